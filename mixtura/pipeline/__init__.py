@@ -1,0 +1,1 @@
+"""The library: tables in, tables out. Imports neither flows nor selectors."""

@@ -1,0 +1,319 @@
+"""The recipe: one tree of models that says everything about a mixture.
+
+The same models check a YAML file (`recipe_file.load`), print the JSON Schema that editors complete from
+(`mixtura schema`), and are the parameters of the Prefect flow. Each field says which way it pushes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, model_validator
+
+Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)]
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[float, Field(gt=0.0)]
+Globs = Annotated[list[str], BeforeValidator(lambda v: [v] if isinstance(v, str) else v), Field(min_length=1)]
+
+
+class Model(BaseModel):
+    """Frozen, and strict about keys: an unknown one is refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Columns(Model):
+    """Which of the file's columns become the row. A value is a column, or a template such as `"{title}\\n\\n{abstract}"`."""
+
+    text: str | None = Field(None, description="Document text: a column, or a template of {columns}.")
+    messages: str | None = Field(None, description="Conversation: OpenAI (role, content) or ShareGPT (from, value).")
+    system: str | None = Field(None, description="System turn: a column or a template.")
+    prompt: str | None = Field(None, description="User turn: a column or a template.")
+    completion: str | None = Field(None, description="Assistant turn: a column or a template.")
+    chosen: str | None = Field(None, description="Preferred answer, for preference rows.")
+    rejected: str | None = Field(None, description="Refused answer, for preference rows.")
+    tools: str | None = Field(None, description="Tool definitions, kept as JSON.")
+    task: str | None = Field(None, description="Task name of each row.")
+    language: str | None = Field(None, description="Language of each row.")
+    license: str | None = Field(None, description="Licence of each row, where it differs within the source.")
+    split_group: str | None = Field(None, description="Rows with an equal value stay in one split.")
+
+    @model_validator(mode="after")
+    def _makes_a_row(self) -> Self:
+        if not (self.text or self.messages or self.prompt):
+            raise ValueError("must map at least one of text, messages, prompt")
+        if self.text and (self.messages or self.prompt):
+            raise ValueError("must map text, or a conversation (messages, prompt), not both")
+        if bool(self.chosen) != bool(self.rejected):
+            raise ValueError("must map chosen and rejected together")
+        if self.prompt and not (self.completion or self.chosen):
+            raise ValueError("must map completion (or chosen and rejected) beside prompt")
+        return self
+
+
+class Source(Model):
+    """A named set of files, with its licence and revision."""
+
+    files: Globs = Field(description="Paths, globs, folders or fsspec URLs; relative to the recipe's folder.")
+    format: Word | None = Field(None, description="The reader's word; by default the file name's ending decides.")
+    columns: Columns | None = Field(None, description="Mapping, where the columns are not recognised by themselves.")
+    options: dict[str, Any] = Field(default_factory=dict, description="Options of the reader, such as delimiter.")
+    license: str = Field("unknown", description="SPDX id or name; it follows each row into the card.")
+    revision: str = Field("", description="Version of the source: a commit, a date, a DOI.")
+    task: str | None = Field(None, description="Task name of every row that has none of its own.")
+    language: str | None = Field(None, description="Language (BCP 47) of every row that has none of its own.")
+    max_quarantine: Share = Field(0.05, description="Stop where more than this share of records is broken.")
+    allow_empty: bool = Field(False, description="Go on where the source yields no row at all.")
+    max_record_bytes: PositiveInt = Field(16 << 20, description="A longer record is quarantined.")
+    max_ratio: Positive = Field(200.0, description="A compressed file that swells beyond this is a bomb.")
+
+
+class Sample(Source):
+    """Rows that show a distribution: the target, or the reference."""
+
+    rows: PositiveInt = Field(1000, description="Use this many, chosen by hash; more costs time, linearly.")
+
+
+class Target(Sample):
+    """The few rows that show what the user wants."""
+
+    heldout_rows: Annotated[int, Field(ge=0)] = Field(
+        0, description="Set these aside for `train` to measure the target loss on; selection never sees them."
+    )
+    exclude_from_pool: bool = Field(True, description="Drop pool rows equal to, or near-duplicates of, target rows.")
+
+
+class NearDedup(Model):
+    """MinHash LSH proposes pairs, exact Jaccard decides."""
+
+    threshold: Share = Field(0.8, description="Jaccard of word shingles at which two rows are one; lower drops more.")
+    ngram: PositiveInt = Field(5, description="Words in a shingle; fewer find looser copies.")
+    bands: PositiveInt = Field(20, description="LSH bands; more find more true pairs and cost more.")
+    rows_per_band: PositiveInt = Field(6, description="Hashes in a band; more propose fewer false pairs.")
+
+
+class Repetition(Model):
+    """Gopher's repetition rules (Rae et al. 2021, table A1); a share above the limit drops the row."""
+
+    duplicate_lines: Share = Field(0.30, description="Share of lines that repeat an earlier one.")
+    duplicate_line_chars: Share = Field(0.20, description="Share of characters in such lines.")
+    top_2gram: Share = Field(0.20, description="Share of characters in the commonest 2-gram of words.")
+    top_3gram: Share = Field(0.18, description="The same for 3-grams.")
+    top_4gram: Share = Field(0.16, description="The same for 4-grams.")
+
+
+class Clean(Model):
+    """Which records become the pool."""
+
+    unicode: Literal["nfc", "nfkc", "none"] = Field("nfc", description="Unicode normal form of all text.")
+    fix_encoding: bool = Field(False, description="Repair mojibake with ftfy; costs about 1 ms a row.")
+    min_chars: Annotated[int, Field(ge=0)] = Field(1, description="Drop shorter rows.")
+    max_chars: PositiveInt = Field(1_000_000, description="Drop longer rows.")
+    min_tokens: Annotated[int, Field(ge=0)] = Field(1, description="Drop rows of fewer tokens.")
+    max_tokens: PositiveInt = Field(1_000_000, description="Drop rows of more tokens.")
+    repetition: Repetition | None = Field(None, description="Drop repetitive rows; {} takes Gopher's limits.")
+    exact_dedup: bool = Field(True, description="One row per content id, across sources.")
+    near_dedup: NearDedup | None = Field(NearDedup(), description="One row per near-duplicate cluster; null: off.")
+    tokenizer: str = Field("words", description="Counts tokens: 'words' (no model), or a tokenizer's name or folder.")
+
+
+class Embed(Model):
+    """Vectors of pool, target and reference, from one encoder."""
+
+    encoder: str = Field("fitted", description="'fitted' (TF-IDF + SVD, no model), or a sentence-transformers model.")
+    revision: str | None = Field(None, description="Revision of a model from a hub.")
+    dimensions: PositiveInt = Field(256, description="Of the fitted encoder; more keeps finer differences.")
+    features: PositiveInt = Field(50_000, description="Vocabulary of the fitted encoder.")
+    fit_rows: PositiveInt = Field(20_000, description="Rows the fitted encoder learns from, chosen by hash.")
+    fit_on: list[str] | None = Field(
+        None, description="Sources it learns from; naming stable ones keeps vectors reusable when others grow."
+    )
+    dtype: Literal["f16", "f32"] = Field("f16", description="Stored type; f16 halves the disk.")
+    max_chars: PositiveInt = Field(8_000, description="Text beyond this is not read.")
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="Where a model runs.")
+    batch_tokens: PositiveInt = Field(
+        16_384, description="Tokens in a batch of a model; lower it when memory is short."
+    )
+
+
+class Cap(Model):
+    """The most one source may take of a selection's picks."""
+
+    share: Share | None = Field(None, description="Share of the budget.")
+    rows: PositiveInt | None = Field(None, description="Rows.")
+    tokens: PositiveInt | None = Field(None, description="Tokens.")
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if sum(v is not None for v in (self.share, self.rows, self.tokens)) != 1:
+            raise ValueError("must give exactly one of share, rows, tokens")
+        return self
+
+
+class Pick(Model):
+    """How scores become picks, under one budget."""
+
+    rule: Literal["top", "gumbel", "threshold"] = Field(
+        "top", description="Best first; sampled by weight; or all above."
+    )
+    budget_rows: PositiveInt | None = Field(None, description="Rows to pick.")
+    budget_tokens: PositiveInt | None = Field(None, description="Tokens to pick.")
+    threshold: float | None = Field(None, description="Lowest score that rule 'threshold' takes.")
+    temperature: Positive = Field(1.0, description="Of rule 'gumbel': higher picks more evenly.")
+    caps: dict[str, Cap] = Field(default_factory=dict, description="Cap per source; '*' is every other source.")
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.budget_rows and self.budget_tokens:
+            raise ValueError("must give budget_rows or budget_tokens, not both")
+        if self.rule == "threshold" and self.threshold is None:
+            raise ValueError("must give threshold when rule is 'threshold'")
+        if self.rule != "threshold" and self.threshold is not None:
+            raise ValueError("must not give threshold unless rule is 'threshold'")
+        if self.rule != "threshold" and not (self.budget_rows or self.budget_tokens):
+            raise ValueError("must give budget_rows or budget_tokens")
+        return self
+
+
+class Selection(Model):
+    """One selector over the pool, and what it picks."""
+
+    selector: Word = Field(description="The selector's word, such as nudge.")
+    name: Word | None = Field(None, description="Name of this selection; by default the selector's word.")
+    options: dict[str, Any] = Field(default_factory=dict, description="Options of the selector.")
+    sources: list[str] | None = Field(None, description="Choose from these sources only; by default from all.")
+    pick: Pick = Field(description="Budget and rule.")
+
+    @property
+    def word(self) -> str:
+        """The name this selection goes by."""
+        return self.name or self.selector
+
+
+class Splits(Model):
+    """Shares of the mixture kept out of training; a split_group is never divided."""
+
+    validation: Share = Field(0.01, description="Share of rows for validation.")
+    test: Share = Field(0.0, description="Share of rows for testing.")
+
+    @model_validator(mode="after")
+    def _leaves_training(self) -> Self:
+        if self.validation + self.test >= 1:
+            raise ValueError("must leave a share for training: validation + test must be below 1")
+        return self
+
+
+class Mix(Model):
+    """How selections become one mixture."""
+
+    weights: dict[str, Positive] | None = Field(None, description="Share of each selection; by default all it picked.")
+    unit: Literal["rows", "tokens"] = Field("rows", description="What the weights count.")
+    budget_rows: PositiveInt | None = Field(None, description="Rows of the whole mixture; with weights only.")
+    budget_tokens: PositiveInt | None = Field(None, description="Tokens of the whole mixture; with weights only.")
+    splits: Splits = Field(Splits(), description="Validation and test shares.")
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.budget_rows and self.budget_tokens:
+            raise ValueError("must give budget_rows or budget_tokens, not both")
+        if (self.budget_rows or self.budget_tokens) and self.weights is None:
+            raise ValueError("must give weights beside a budget of the mixture")
+        return self
+
+
+class Output(Model):
+    """Where the mixture goes."""
+
+    folder: str | None = Field(None, description="Relative to the recipe's folder; by default mixtures/NAME.")
+    rows_per_file: PositiveInt = Field(50_000, description="Rows of one Parquet file of a split.")
+
+
+class TinyModel(Model):
+    """A small causal LM made from a config, with a tokenizer trained on the mixture: for tests and demos."""
+
+    layers: PositiveInt = 4
+    width: PositiveInt = 256
+    heads: PositiveInt = 4
+    vocabulary: PositiveInt = 4096
+
+    @model_validator(mode="after")
+    def _divides(self) -> Self:
+        if self.width % self.heads:
+            raise ValueError("width must be a multiple of heads")
+        return self
+
+
+class Train(Model):
+    """The bundled trainer's settings."""
+
+    model: str | TinyModel = Field(
+        TinyModel(), description="A transformers causal LM by name or folder, or a tiny one."
+    )
+    revision: str | None = Field(None, description="Revision of a model from a hub.")
+    loss: Literal["completion", "all"] = Field("completion", description="Tokens of answers only, or of everything.")
+    sequence_length: PositiveInt = Field(512, description="Tokens in a packed sequence.")
+    batch_tokens: PositiveInt = Field(8_192, description="Tokens in one optimiser step.")
+    micro_batch: PositiveInt = Field(8, description="Sequences on the device at once; lower it when memory is short.")
+    epochs: Positive = Field(1.0, description="Passes over the mixture, unless steps is given.")
+    steps: PositiveInt | None = Field(None, description="Optimiser steps.")
+    learning_rate: Positive = Field(3e-4, description="Peak of the cosine schedule.")
+    warmup: Share = Field(0.05, description="Share of steps that warm up.")
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    clip: Positive = Field(1.0, description="Gradient norm limit.")
+    checkpoint_every: PositiveInt = Field(200, description="Steps between checkpoints.")
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+
+
+class Recipe(Model):
+    """Everything about one mixture."""
+
+    name: Word = Field(description="Names the mixture, its folder and its card.")
+    seed: int = Field(0, ge=0, lt=1 << 63, description="The same seed over the same rows gives the same bytes.")
+    env: list[str] = Field(
+        default_factory=list, description="Environment variables that `${NAME}` may name in paths and model names."
+    )
+    sources: dict[Word, Source] = Field(min_length=1, description="The pool's sources; an earlier one wins duplicates.")
+    target: Target | None = Field(None, description="Rows that show what the mixture is for.")
+    reference: Sample | None = Field(None, description="Sample of the base model's training data; else the pool's own.")
+    clean: Clean = Field(Clean(), description="Filters and deduplication.")
+    embed: Embed = Field(Embed(), description="Encoder; used only where a selector needs vectors.")
+    select: list[Selection] = Field(min_length=1, description="Selections that feed the mixture.")
+    mix: Mix = Field(Mix(), description="Weights and splits.")
+    output: Output = Field(Output(), description="Folder and files.")
+    train: Train = Field(Train(), description="Settings of `mixtura train`.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        names = [s.word for s in self.select]
+        if len(set(names)) != len(names):
+            raise ValueError(f"select must have a different name for each selection; got {names}")
+        known = set(self.sources)
+        for selection in self.select:
+            _known(f"select.{selection.word}.sources", selection.sources or [], known)
+            _known(f"select.{selection.word}.pick.caps", [c for c in selection.pick.caps if c != "*"], known)
+        _known("embed.fit_on", self.embed.fit_on or [], known)
+        if self.mix.weights is not None:
+            _known("mix.weights", list(self.mix.weights), set(names))
+            if missing := sorted(set(names) - set(self.mix.weights)):
+                raise ValueError(f"mix.weights must weigh every selection; missing {missing}")
+        reserved = {"target", "reference"} & known
+        if reserved:
+            raise ValueError(f"sources must not be named {sorted(reserved)}: the words are taken")
+        return self
+
+    def fingerprint(self) -> str:
+        """Digest of everything that the recipe says, as 16 hex digits."""
+        return digest(self.model_dump(mode="json"))[:16]
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of a JSON value with sorted keys, as hex."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _known(where: str, named: list[str], known: set[str]) -> None:
+    if unknown := [n for n in named if n not in known]:
+        raise ValueError(f"{where} must name known ones of {sorted(known)}; got {unknown}")

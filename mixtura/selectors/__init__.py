@@ -1,0 +1,1 @@
+"""One file per selector; a recipe names it by its file stem."""

@@ -1,0 +1,1 @@
+"""The minimal trainer that judges a mixture by fine-tuning."""
