@@ -1,0 +1,164 @@
+"""The summary of one mixture: the counts and settings that the card, the report and `mixtura show` read.
+
+Plain frozen dataclasses that become JSON and back without loss. No timestamps, timings or machine paths: two builds of
+the same mixture give the same summary, so their cards can be diffed.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from mixtura.errors import CountError
+
+Form = Literal["text", "messages", "preference"]
+
+
+@dataclass(frozen=True)
+class Tally:
+    """How much: rows, tokens (in the recipe's `clean.tokenizer`), and bytes of Parquet where they were written."""
+
+    rows: int
+    tokens: int
+    bytes: int = 0
+
+
+@dataclass(frozen=True)
+class SourceFacts:
+    """One source, from its files to its share of the mixture.
+
+    `read = quarantined + sum(dropped) + pool_rows`; `dropped` covers clean and dedup, not picking.
+    """
+
+    name: str
+    license: str
+    revision: str
+    files: int
+    bytes: int  # of the files as found, compressed or not
+    read: int
+    quarantined: int
+    dropped: dict[str, int]  # reason code → records
+    pool_rows: int
+    pool_tokens: int
+    picked_rows: int  # in the mixture, all splits; a row that two selections picked counts once
+    picked_tokens: int
+
+
+@dataclass(frozen=True)
+class StageFacts:
+    """One stage's books: `read = written + sum(dropped) + quarantined`."""
+
+    stage: str  # ingest, clean, dedup, pick, mix
+    read: int
+    written: int
+    dropped: dict[str, int] = field(default_factory=dict)  # reason code → records
+    quarantined: int = 0
+
+
+@dataclass(frozen=True)
+class SelectionFacts:
+    """One selector over the pool and what it picked."""
+
+    name: str  # the recipe's name of the selection
+    selector: str
+    paper: str  # Selector.source
+    score_kind: str  # Selector.scale: rank, log_weight, probability, threshold
+    options: dict[str, Any]  # the selector's Spec, JSON
+    pick: dict[str, Any]  # recipe.Pick, JSON
+    pool_rows: int  # rows it scored
+    picked_rows: int  # before mixing weights
+    picked_tokens: int
+    by_source: dict[str, Tally]  # source → picked
+    facts: dict[str, Any] = field(default_factory=dict)  # Fitted.facts, JSON
+
+
+@dataclass(frozen=True)
+class SampleFacts:
+    """The target or the reference: which files, how many rows."""
+
+    files: tuple[str, ...]  # as the recipe names them
+    license: str
+    revision: str
+    rows: int  # used by selectors
+    heldout_rows: int = 0  # set aside for evaluation; no selector sees them
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Everything about a mixture that is counted or set."""
+
+    name: str
+    seed: int
+    fingerprint: str  # Recipe.fingerprint()
+    version: str  # of Mixtura
+    recipe_yaml: str  # the resolved recipe
+    form: Form
+    tokenizer: str  # recipe.clean.tokenizer: what a token is
+    sources: tuple[SourceFacts, ...]
+    stages: tuple[StageFacts, ...]  # in order; each reads what the one before it wrote
+    selections: tuple[SelectionFacts, ...]
+    splits: dict[str, Tally]  # train, validation, test; those that were written
+    languages: dict[str, int] = field(default_factory=dict)  # BCP 47 → rows of the mixture; "" is unknown
+    licenses: dict[str, int] = field(default_factory=dict)  # licence → rows of the mixture
+    target: SampleFacts | None = None
+    reference: SampleFacts | None = None
+    encoder: str | None = None  # name and size of the encoder, where one was used
+    near_duplicates: str | None = None  # "Jaccard ≥ 0.8 of 5-word shingles", or None: off
+
+    @property
+    def total(self) -> Tally:
+        """The whole mixture, all splits."""
+        parts = self.splits.values()
+        return Tally(sum(s.rows for s in parts), sum(s.tokens for s in parts), sum(s.bytes for s in parts))
+
+    def check(self) -> Summary:
+        """This summary, when its books balance.
+
+        Raises:
+            CountError: a stage lost a row without a reason, a stage did not read what the one before it wrote, or the
+                sources or splits do not add up to the stages.
+        """
+        for s in self.stages:
+            _equal(f"stage {s.stage}: read", s.read, s.written + sum(s.dropped.values()) + s.quarantined)
+        for before, after in zip(self.stages, self.stages[1:], strict=False):
+            _equal(f"stage {after.stage}: read, against written by {before.stage}", after.read, before.written)
+        for s in self.sources:
+            _equal(f"source {s.name!r}: read", s.read, s.quarantined + sum(s.dropped.values()) + s.pool_rows)
+        if self.stages:
+            _equal("sources: read", sum(s.read for s in self.sources), self.stages[0].read)
+            _equal("splits: rows", self.total.rows, self.stages[-1].written)
+        _equal("sources: picked rows", sum(s.picked_rows for s in self.sources), self.total.rows)
+        return self
+
+    def to_json(self) -> str:
+        """JSON with sorted keys; equal summaries give equal bytes."""
+        return json.dumps(asdict(self), sort_keys=True, ensure_ascii=False, indent=1)
+
+    @classmethod
+    def from_json(cls, text: str) -> Summary:
+        """Read what `to_json` wrote."""
+        d = json.loads(text)
+        return cls(
+            **d
+            | {
+                "sources": tuple(SourceFacts(**s) for s in d["sources"]),
+                "stages": tuple(StageFacts(**s) for s in d["stages"]),
+                "selections": tuple(
+                    SelectionFacts(**s | {"by_source": {k: Tally(**t) for k, t in s["by_source"].items()}})
+                    for s in d["selections"]
+                ),
+                "splits": {k: Tally(**t) for k, t in d["splits"].items()},
+                "target": _sample(d["target"]),
+                "reference": _sample(d["reference"]),
+            }
+        )
+
+
+def _sample(d: dict[str, Any] | None) -> SampleFacts | None:
+    return None if d is None else SampleFacts(**d | {"files": tuple(d["files"])})
+
+
+def _equal(what: str, got: int, want: int) -> None:
+    if got != want:
+        raise CountError(f"{what} must be {want}; got {got}. A row left without a reason.")
