@@ -25,7 +25,7 @@ class Model(BaseModel):
 
 
 class Columns(Model):
-    """Which of the file's columns become the row. A value is a column, or a template such as `"{title}\\n\\n{abstract}"`."""
+    """Which of the file's columns become the row: each value is a column, or a template such as `{title}: {abstract}`."""
 
     text: str | None = Field(None, description="Document text: a column, or a template of {columns}.")
     messages: str | None = Field(None, description="Conversation: OpenAI (role, content) or ShareGPT (from, value).")
@@ -228,6 +228,10 @@ class Output(Model):
 
     folder: str | None = Field(None, description="Relative to the recipe's folder; by default mixtures/NAME.")
     rows_per_file: PositiveInt = Field(50_000, description="Rows of one Parquet file of a split.")
+    form: Literal["auto", "text", "messages", "preference"] = Field(
+        "auto",
+        description="What trainers see; auto: conversations stay conversations where every row is one, else text.",
+    )
 
 
 class TinyModel(Model):

@@ -1,0 +1,234 @@
+"""The recipe as a file: YAML in, clear sentences out, JSON Schema for editors."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from mixtura import registry
+from mixtura.errors import InputError, RecipeError, nearest
+from mixtura.recipe import Recipe, Selection
+
+MAX_BYTES = 1 << 20
+MAX_NODES = 100_000  # after aliases are expanded: a YAML bomb grows here, not in the file
+MAX_DEPTH = 40
+
+
+def load(path: str | Path) -> Recipe:
+    """Read and check a recipe; nothing else is touched.
+
+    Raises:
+        RecipeError: with the path of the first wrong key, what was expected, what came, and the nearest valid word.
+        InputError: the file is missing, too large, no YAML, or a YAML bomb.
+    """
+    path = Path(path)
+    try:
+        size = path.stat().st_size
+        if size > MAX_BYTES:
+            raise InputError(f"recipe {str(path)!r}", f"must be at most {MAX_BYTES:,} bytes", got=size)
+        text = path.read_text(encoding="utf-8")
+    except OSError as e:
+        step = "Give the path of a YAML file; recipes/ has some to start from"
+        raise InputError(f"recipe {str(path)!r}", "must be a readable file", got=e.strerror, next_step=step) from None
+    except UnicodeDecodeError as e:
+        raise InputError(f"recipe {str(path)!r}", "must be UTF-8 text", got=str(e)) from None
+    return parse(text, str(path))
+
+
+def parse(text: str, name: str = "recipe") -> Recipe:
+    """A recipe from YAML text; see `load`."""
+    try:
+        tree = yaml.load(text, Loader=_Loader)  # a SafeLoader that also refuses duplicate keys
+        _weigh(tree)
+    except yaml.YAMLError as e:
+        raise InputError(f"recipe {name!r}", "must be valid YAML", got=" ".join(str(e).split())) from None
+    except (RecursionError, _Bomb) as e:
+        got = str(e) if isinstance(e, _Bomb) else "endless nesting"
+        raise InputError(f"recipe {name!r}", "must not expand its aliases without end", got=got) from None
+    if not isinstance(tree, dict):
+        raise InputError(f"recipe {name!r}", "must be a mapping of keys", got=type(tree).__name__)
+    return build(tree)
+
+
+def build(tree: dict[str, Any]) -> Recipe:
+    """A recipe from plain values, its selectors' options and words checked too.
+
+    Raises:
+        RecipeError: see `load`.
+    """
+    try:
+        recipe = Recipe.model_validate(tree)
+    except ValidationError as e:
+        raise _explain(e, tree) from None
+    check_words(recipe)
+    return recipe
+
+
+def check_words(recipe: Recipe) -> None:
+    """Check what the tree alone cannot know: selectors, their options and needs, readers.
+
+    Raises:
+        RecipeError: an unknown word, an impossible option, or a selector without the target it needs.
+    """
+    for i, selection in enumerate(recipe.select):
+        where = f"select.{i}"
+        selector = _word("selectors", selection.selector, f"{where}.selector")
+        spec_of(selection, where)
+        if selector.needs.target and recipe.target is None:
+            raise RecipeError("target", f"is needed by selector {selection.selector!r}", next_step="Add a target")
+        if selection.pick.rule == "gumbel" and selector.scale == "rank":
+            raise RecipeError(
+                f"{where}.pick.rule",
+                f"cannot be 'gumbel' with selector {selection.selector!r}: its score is a rank, not a weight",
+                next_step="Use rule 'top'",
+            )
+    samples = {"target": recipe.target, "reference": recipe.reference}
+    places = {f"sources.{n}": s for n, s in recipe.sources.items()} | {n: s for n, s in samples.items() if s}
+    for where, source in places.items():
+        if source.format is not None:
+            _word("readers", source.format, f"{where}.format")
+
+
+def spec_of(selection: Selection, where: str = "select") -> BaseModel:
+    """The selector's options as its own model.
+
+    Raises:
+        RecipeError: an unknown or impossible option.
+    """
+    selector = registry.find("selectors", selection.selector)
+    try:
+        return selector.Spec.model_validate(selection.options)
+    except ValidationError as e:
+        raise _explain(e, selection.options, f"{where}.options.", selector.Spec) from None
+
+
+def resolved_yaml(recipe: Recipe) -> str:
+    """The recipe with every default written out; `${NAME}` stays unexpanded, so no secret and no machine enters."""
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=110)
+
+
+def environment(recipe: Recipe) -> dict[str, str]:
+    """Values of the variables that the recipe declares.
+
+    Raises:
+        RecipeError: a declared variable is not set.
+    """
+    if missing := [n for n in recipe.env if n not in os.environ]:
+        step = f"Set it: {missing[0]}=… mixtura run …"
+        raise RecipeError("env", "must name variables that are set", got=missing, next_step=step)
+    return {n: os.environ[n] for n in recipe.env}
+
+
+def schema() -> dict[str, Any]:
+    """JSON Schema (2020-12) of a recipe, with each installed selector's options under its word."""
+    tree = Recipe.model_json_schema()
+    tree["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    selection = tree["$defs"]["Selection"]
+    selection["properties"]["selector"]["enum"] = list(registry.words("selectors"))
+    selection["allOf"] = [_options_rule(word, tree["$defs"]) for word in registry.words("selectors")]
+    return tree
+
+
+def _options_rule(word: str, definitions: dict[str, Any]) -> dict[str, Any]:
+    options = registry.find("selectors", word).Spec.model_json_schema(ref_template="#/$defs/{model}")
+    definitions |= options.pop("$defs", {})
+    return {
+        "if": {"properties": {"selector": {"const": word}}},
+        "then": {"properties": {"options": options}},
+    }
+
+
+class _Bomb(Exception):
+    pass
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe, and a key given twice is an error rather than the last one winning."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [k.value for k, _ in node.value if isinstance(k, yaml.ScalarNode) and k.value != "<<"]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+def _weigh(tree: Any) -> int:
+    """Count nodes as if every alias were written out, without writing them out."""
+    weights: dict[int, int] = {}
+
+    def weigh(node: Any, depth: int) -> int:
+        if depth > MAX_DEPTH:
+            raise _Bomb(f"more than {MAX_DEPTH} levels")
+        if not isinstance(node, dict | list):
+            return 1
+        if id(node) not in weights:
+            weights[id(node)] = 1 + sum(weigh(child, depth + 1) for child in _children(node))
+        if weights[id(node)] > MAX_NODES:
+            raise _Bomb(f"more than {MAX_NODES:,} values")
+        return weights[id(node)]
+
+    return weigh(tree, 0)
+
+
+def _children(node: dict[Any, Any] | list[Any]) -> Iterator[Any]:
+    return iter(node.values() if isinstance(node, dict) else node)
+
+
+def _word(kind: registry.Kind, word: str, where: str) -> Any:
+    try:
+        return registry.find(kind, word)
+    except InputError as e:
+        raise RecipeError(where, e.need, got=word, next_step=e.next_step) from None
+
+
+def _explain(error: ValidationError, tree: Any, prefix: str = "", model: type[BaseModel] = Recipe) -> RecipeError:
+    """The first mistake as one sentence; the count of the others follows."""
+    # an unknown key first: a misspelt one is also why another is missing
+    problems = sorted(error.errors(include_url=False), key=lambda p: p["type"] != "extra_forbidden")
+    problem = problems[0]
+    path = [p for p in problem["loc"] if not _is_union_tag(p, tree)]
+    where = prefix + ".".join(str(p) for p in path) if path else prefix.rstrip(".") or "recipe"
+    rest = f"{len(problems) - 1} more mistake(s) follow" if len(problems) > 1 else ""
+    if problem["type"] == "extra_forbidden":
+        choices = _keys_at(model, [str(p) for p in path[:-1]])
+        step = ". ".join(s for s in (nearest(str(path[-1]), choices), rest) if s)
+        return RecipeError(where, f"is not a key here; expected one of {', '.join(choices)}", next_step=step)
+    if problem["type"] == "missing":
+        return RecipeError(where, "is required", next_step=rest)
+    message = problem["msg"].removeprefix("Value error, ")
+    message = message[0].lower() + message[1:]
+    need = message.replace("input should be", "must be").replace("string should", "must")
+    got = None if problem["type"] == "value_error" else problem["input"]
+    return RecipeError(where, need if need.startswith("must") else f"is wrong: {need}", got=got, next_step=rest)
+
+
+def _is_union_tag(part: Any, tree: Any) -> bool:
+    """Pydantic names the branch of a union in the path (`train.model.TinyModel`); a user never wrote that."""
+    return isinstance(part, str) and bool(
+        re.fullmatch(r"[A-Z]\w+|str|int|float|dict\[.*\]|list\[.*\]|function-.*", part)
+    )
+
+
+def _keys_at(model: type[BaseModel], path: list[str]) -> list[str]:
+    """Field names of the model that a key path leads to."""
+    here: type[BaseModel] = model
+    for part in path:
+        field = here.model_fields.get(part)
+        if field is None:  # an entry of a list or a mapping: stay with its model
+            continue
+        here = next(iter(_models_in(field.annotation)), here)
+    return list(here.model_fields)
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inner in getattr(annotation, "__args__", ()):
+        yield from _models_in(inner)
