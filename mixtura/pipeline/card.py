@@ -1,0 +1,262 @@
+"""The data card: a Hugging Face dataset card that says what the mixture is, where it came from and what was lost.
+
+`datasets`, TRL and the Hub read the YAML block at its top; people read the rest. It is made from the summary alone, so
+the same mixture gives the same bytes and two builds can be diffed line by line.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import yaml
+
+from mixtura.pipeline.summary import SampleFacts, SelectionFacts, SourceFacts, Summary
+
+# Licence ids that the Hub knows (its documentation, "Licenses"); anything else is `other`.
+HUB_LICENSES = frozenset(
+    """apache-2.0 mit openrail bigscience-openrail-m bsd bsd-2-clause bsd-3-clause bsd-3-clause-clear c-uda cc cc0-1.0
+    cc-by-2.0 cc-by-2.5 cc-by-3.0 cc-by-4.0 cc-by-sa-3.0 cc-by-sa-4.0 cc-by-nc-2.0 cc-by-nc-3.0 cc-by-nc-4.0 cc-by-nd-4.0
+    cc-by-nc-nd-3.0 cc-by-nc-nd-4.0 cc-by-nc-sa-2.0 cc-by-nc-sa-3.0 cc-by-nc-sa-4.0 cdla-sharing-1.0 cdla-permissive-1.0
+    cdla-permissive-2.0 wtfpl ecl-2.0 epl-1.0 epl-2.0 eupl-1.1 eupl-1.2 agpl-3.0 gfdl gpl gpl-2.0 gpl-3.0 lgpl lgpl-2.1
+    lgpl-3.0 isc mpl-2.0 ms-pl odc-by odbl artistic-2.0 osl-3.0 pddl ofl-1.1 ncsa unlicense zlib unknown other""".split()
+)
+SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
+SIZES_ABOVE = ((10_000_000, "1M<n<10M"), (100_000_000, "10M<n<100M"), (1_000_000_000, "100M<n<1B"))
+RULES = {"top": "the highest scores", "gumbel": "a seeded draw that favours high scores", "threshold": "a threshold"}
+
+
+def render_card(summary: Summary) -> str:
+    """The card as Markdown with a YAML block.
+
+    Args:
+        summary: of a finished mixture; its books must balance.
+
+    Returns:
+        Text of `README.md`, ending in one newline.
+
+    Raises:
+        CountError: the summary's books do not balance.
+    """
+    summary.check()
+    parts = [
+        "---\n" + yaml.safe_dump(front_matter(summary), sort_keys=False, allow_unicode=True, width=1000) + "---",
+        f"# {summary.name}",
+        _opening(summary),
+        "## Load it\n\n" + _loading(summary),
+        "## What is in it\n\n" + _composition(summary),
+        "## Why these rows\n\n" + "\n\n".join(_selection(s) for s in summary.selections) + _aims(summary),
+        "## What was lost, and why\n\n" + _losses(summary),
+        "## Where it came from\n\n" + _provenance(summary),
+        "## Limits\n\n" + _limits(summary),
+        "## Build it again\n\n" + _rebuild(summary),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def front_matter(summary: Summary) -> dict[str, Any]:
+    """Metadata of the Hub and of `datasets`: licence, language, size and the files of each split."""
+    head: dict[str, Any] = {"pretty_name": summary.name}
+    licenses = sorted({hub_license(name) for name in summary.licenses}) or ["unknown"]
+    head["license"] = licenses[0] if len(licenses) == 1 else licenses
+    languages = sorted({tag for tag in summary.languages if re.fullmatch(r"[a-z]{2,3}(-[A-Za-z0-9]+)*", tag)})
+    if languages:
+        head["language"] = languages
+    head["task_categories"] = ["text-generation"]
+    head["size_categories"] = [size_category(summary.total.rows)]
+    head["tags"] = ["mixtura", *sorted({s.selector for s in summary.selections})]
+    files = [{"split": name, "path": f"{name}/*.parquet"} for name, tally in summary.splits.items() if tally.rows]
+    head["configs"] = [{"config_name": "default", "default": True, "data_files": files}] if files else []
+    if summary.target and summary.target.heldout_rows:
+        heldout = [{"split": "heldout", "path": "target/heldout.parquet"}]
+        head["configs"].append({"config_name": "target", "data_files": heldout})
+    return head
+
+
+def hub_license(name: str) -> str:
+    """The Hub's id of a licence: `CC BY 4.0` and `CC-BY-4.0` are `cc-by-4.0`, an unlisted one is `other`."""
+    word = re.sub(r"[\s_]+", "-", name.strip().lower()) or "unknown"
+    word = re.sub(r"-(only|or-later)$", "", word)
+    return word if word in HUB_LICENSES else "other"
+
+
+def size_category(rows: int) -> str:
+    """The Hub's word for a number of rows."""
+    return next((word for limit, word in SIZES + SIZES_ABOVE if rows < limit), "n>1B")
+
+
+def _opening(s: Summary) -> str:
+    pool = sum(x.pool_rows for x in s.sources)
+    read = sum(x.read for x in s.sources)
+    aim = f", chosen to resemble {s.target.rows:,} target rows" if s.target else ""
+    return (
+        f"A training mixture of **{_n(s.total.rows, 'row')}** and **{_n(s.total.tokens, 'token')}**{aim}. "
+        f"{_n(read, 'record')} were read from {_n(len(s.sources), 'source')}; {pool:,} of them were fit to be chosen. "
+        f"Built by Mixtura {s.version} with seed {s.seed}, recipe `{s.fingerprint}`. "
+        "`report.html` shows the same with plots and with rows in full; "
+        "`mixtura why . ROW_ID` tells the life of any record."
+    )
+
+
+def _loading(s: Summary) -> str:
+    shape = {
+        "text": "Rows are documents: `text`.",
+        "messages": "Rows are conversations: `messages`, a list of `role` and `content`.",
+        "preference": "Rows are preference pairs: `prompt`, `chosen` and `rejected`.",
+    }[s.form]
+    return (
+        f"{shape} TRL, LLaMA-Factory and Axolotl read the folder unchanged.\n\n"
+        "```python\nfrom datasets import load_dataset\n\n"
+        'mixture = load_dataset("PATH/TO/THIS/FOLDER")\n```\n\n'
+        "Or train on it with the trainer that comes along: `mixtura train PATH/TO/THIS/FOLDER`."
+    )
+
+
+def _composition(s: Summary) -> str:
+    tokens = "words" if s.tokenizer == "words" else f"tokens of {s.tokenizer}"
+    splits = grid(
+        ["split", "rows", "tokens", "bytes"],
+        [[name, f"{t.rows:,}", f"{t.tokens:,}", f"{t.bytes:,}"] for name, t in s.splits.items()],
+    )
+    pool_rows, pool_tokens = sum(x.pool_rows for x in s.sources), sum(x.pool_tokens for x in s.sources)
+    sources = grid(
+        ["source", "pool rows", "mixture rows", "rows: pool → mixture", "mixture tokens", "tokens: pool → mixture"],
+        [
+            [
+                x.name,
+                f"{x.pool_rows:,}",
+                f"{x.picked_rows:,}",
+                f"{_share(x.pool_rows, pool_rows)} → {_share(x.picked_rows, s.total.rows)}",
+                f"{x.picked_tokens:,}",
+                f"{_share(x.pool_tokens, pool_tokens)} → {_share(x.picked_tokens, s.total.tokens)}",
+            ]
+            for x in s.sources
+        ],
+    )
+    languages = _listed("Languages", {k or "not stated": v for k, v in s.languages.items()})
+    licenses = _listed("Licences of the rows", s.licenses)
+    return "\n\n".join(p for p in (splits, f"A token here is one of: {tokens}.", sources, languages, licenses) if p)
+
+
+def _selection(x: SelectionFacts) -> str:
+    pick = {k: v for k, v in x.pick.items() if v not in (None, {}) and k != "rule"}
+    lines = [
+        f"**{x.name}** — selector `{x.selector}` ({md(x.paper)}) scored {_n(x.pool_rows, 'row')} and picked "
+        f"{_n(x.picked_rows, 'row')} with {_n(x.picked_tokens, 'token')} "
+        f"by {RULES.get(x.pick.get('rule', ''), 'its rule')} (`{x.score_kind}`)."
+    ]
+    lines += [f"- {word}: {code(value)}" for word, value in (("pick", pick), ("options", x.options)) if value]
+    lines += [f"- learned: {code(x.facts)}"] if x.facts else []
+    return lines[0] + "".join(f"\n{line}" if i else f"\n\n{line}" for i, line in enumerate(lines[1:]))
+
+
+def _aims(s: Summary) -> str:
+    lines = [_sample("Target", s.target), _sample("Reference", s.reference)]
+    lines += [f"Encoder: {md(s.encoder)}."] if s.encoder else []
+    return "".join(f"\n\n{line}" for line in lines if line)
+
+
+def _sample(word: str, x: SampleFacts | None) -> str:
+    if x is None:
+        return ""
+    aside = f" {x.heldout_rows:,} more were set aside for evaluation; no selector saw them." if x.heldout_rows else ""
+    files = ", ".join(code(f) for f in x.files)
+    return f"{word}: {x.rows:,} rows of {files} (licence {md(x.license)}, revision {md(x.revision or 'none')}).{aside}"
+
+
+def _losses(s: Summary) -> str:
+    stages = grid(
+        ["stage", "read", "dropped", "quarantined", "written"],
+        [
+            [x.stage, f"{x.read:,}", f"{sum(x.dropped.values()):,}", f"{x.quarantined:,}", f"{x.written:,}"]
+            for x in s.stages
+        ],
+    )
+    reasons = [[x.stage, r, f"{n:,}", _share(n, x.read)] for x in s.stages for r, n in _by_count(x.dropped)]
+    why = grid(["stage", "reason", "rows", "of what the stage read"], reasons) if reasons else "Nothing was dropped."
+    rule = f"Near-duplicates are {md(s.near_duplicates)}. " if s.near_duplicates else ""
+    return (
+        "Every record ends in one place: read = written + dropped + quarantined, checked at each stage.\n\n"
+        f"{stages}\n\n{why}\n\n{rule}`ledger.parquet` has a line for each record with its reason."
+    )
+
+
+def _provenance(s: Summary) -> str:
+    return grid(
+        ["source", "licence", "revision", "files", "bytes", "read", "quarantined", "dropped", "pool"],
+        [_source(x) for x in s.sources],
+    )
+
+
+def _source(x: SourceFacts) -> list[str]:
+    counts = (x.files, x.bytes, x.read, x.quarantined, sum(x.dropped.values()), x.pool_rows)
+    return [x.name, x.license, x.revision or "not stated", *(f"{n:,}" for n in counts)]
+
+
+def _limits(s: Summary) -> str:
+    limits = [
+        "A selection is only as good as the target that steers it; rows unlike the target are rare here on purpose."
+        if s.target
+        else "No target steered this mixture.",
+        "Rows were chosen by score, not read by people: errors, bias and personal data of the sources remain.",
+    ]
+    if unknown := sum(n for name, n in s.licenses.items() if hub_license(name) == "unknown"):
+        limits.append(f"The licence of {_n(unknown, 'row')} is not known. Find it out before you publish.")
+    if silent := s.languages.get("", 0):
+        limits.append(f"The language of {_n(silent, 'row')} is not stated by its source.")
+    if not s.near_duplicates:
+        limits.append("Near-duplicates were not removed.")
+    return "\n".join(f"- {line}" for line in limits)
+
+
+def _rebuild(s: Summary) -> str:
+    fence = "`" * max(3, 1 + max((len(run) for run in re.findall(r"`+", s.recipe_yaml)), default=0))
+    return (
+        "The recipe, resolved. Over the same input files it gives the same bytes.\n\n"
+        f"{fence}yaml\n{s.recipe_yaml.rstrip()}\n{fence}"
+    )
+
+
+def grid(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table; the first column and words to the left, numbers to the right."""
+    rows = [list(r) for r in rows]
+    right = [bool(rows) and all(re.fullmatch(r"[\d.,%→<\s–-]+", r[i]) for r in rows) for i in range(len(head))]
+    lines = [head, ["---:" if r else "---" for r in right], *([md(c) for c in r] for r in rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def md(text: str) -> str:
+    """Free text as one line of Markdown that means nothing but itself: no table cell, tag, link or emphasis."""
+    text = re.sub(r"\s+", " ", text).strip()
+    return re.sub(r"([\\`*_\[\]|<>#])", r"\\\1", text)
+
+
+def code(value: Any) -> str:
+    """A value as inline code; a mapping or list as JSON with sorted keys."""
+    text = value if isinstance(value, str) else json.dumps(value, sort_keys=True, ensure_ascii=False)
+    text = re.sub(r"\s+", " ", text)
+    tick = "`" * (1 + max((len(run) for run in re.findall(r"`+", text)), default=0))
+    pad = " " if text.startswith("`") or text.endswith("`") else ""
+    return f"{tick}{pad}{text}{pad}{tick}"
+
+
+def _listed(word: str, counts: Mapping[str, int]) -> str:
+    return f"{word}: " + ", ".join(f"{md(k)} ({n:,})" for k, n in _by_count(counts)) + "." if counts else ""
+
+
+def _by_count(counts: Mapping[str, int]) -> list[tuple[str, int]]:
+    return sorted(((k, n) for k, n in counts.items() if n), key=lambda x: (-x[1], x[0]))
+
+
+def _share(part: int, whole: int) -> str:
+    """A percentage that is never rounded to 0 or to 100 unless it is that."""
+    if not whole or not part:
+        return "0 %" if whole else "–"
+    share = 100 * part / whole
+    return "< 0.1 %" if share < 0.05 else "> 99.9 %" if 99.95 <= share < 100 else f"{share:.1f} %"
+
+
+def _n(count: int, noun: str) -> str:
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
