@@ -25,7 +25,7 @@ class Model(BaseModel):
 
 
 class Columns(Model):
-    """Which of the file's columns become the row: each value is a column, or a template such as `{title}: {abstract}`."""
+    """Which of the file's columns become the row: each value is a column or a template, `{title}: {abstract}`."""
 
     text: str | None = Field(None, description="Document text: a column, or a template of {columns}.")
     messages: str | None = Field(None, description="Conversation: OpenAI (role, content) or ShareGPT (from, value).")

@@ -1,0 +1,256 @@
+"""Write the mixture: rows gathered from the pool into splits, then published whole under their final name."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mixtura.errors import InputError, StoreError
+from mixtura.pipeline import tables
+from mixtura.pipeline.mix import SPLITS
+from mixtura.pipeline.summary import Form, Tally
+from mixtura.rows import MESSAGES, ROW
+from mixtura.store import seal, sync_folder, write_synced
+
+TURN = pa.list_(pa.struct([pa.field("role", pa.string()), pa.field("content", pa.string())]))
+
+CONTENT: dict[Form, list[pa.Field]] = {
+    "text": [pa.field("text", pa.string())],
+    "messages": [pa.field("messages", MESSAGES)],
+    "preference": [pa.field("prompt", TURN), pa.field("chosen", TURN), pa.field("rejected", TURN)],
+}
+ABOUT = [
+    pa.field("tokens", pa.int32()),
+    pa.field("source", pa.string()),
+    pa.field("license", pa.string()),
+    pa.field("language", pa.string()),
+    pa.field("task", pa.string()),
+    pa.field("selection", pa.string()),
+    pa.field("rank", pa.int64()),
+    pa.field("score", pa.float64()),
+    pa.field("why", pa.string()),  # JSON: the selector's own account of the score
+    pa.field("file", pa.string()),
+    pa.field("offset", pa.int64()),
+    pa.field("meta", pa.string()),
+]
+
+
+@dataclass(frozen=True)
+class PoolShard:
+    """Where one shard of the pool lies, with its scores.
+
+    rows: Parquet of schema ROW.
+    scores: selection → Parquet of id, score and why-columns, in row order.
+    """
+
+    rows: str
+    scores: dict[str, str]
+
+
+def form_of(rows: pl.DataFrame, wanted: str) -> Form:
+    """What trainers will see.
+
+    Args:
+        rows: `has_text, has_messages, has_chosen` (booleans) of every row of the mixture.
+        wanted: `output.form` of the recipe.
+
+    Raises:
+        InputError: the wanted form is impossible for some row.
+    """
+    conversations, pairs = bool(rows["has_messages"].all()), bool(rows["has_chosen"].all())
+    if wanted == "auto":
+        return "preference" if pairs and rows.height else "messages" if conversations and rows.height else "text"
+    if wanted == "preference" and not pairs:
+        count = int((~rows["has_chosen"]).sum())
+        raise InputError("output.form", f"cannot be 'preference': {count:,} rows have no chosen and rejected answer")
+    return wanted  # pyright: ignore[reportReturnType]
+
+
+def write_splits(
+    folder: Path, mixed: pl.DataFrame, shards: Sequence[PoolShard], *, form: Form, rows_per_file: int
+) -> dict[str, Tally]:
+    """Write `SPLIT/SPLIT-00000-of-00003.parquet`, rows in the mixture's order.
+
+    One pass over the shards deals the chosen rows to the files they belong to; then each file is sorted and written
+    by itself, so that memory holds one shard or one file, never the mixture.
+
+    Args:
+        folder: the draft of the mixture.
+        mixed: `id, selection, rank, score, split` in order, from `mix`.
+        shards: the pool.
+        form: from `form_of`.
+        rows_per_file: rows of one file at most.
+
+    Returns:
+        Rows, tokens and bytes of each split that has rows.
+
+    Raises:
+        StoreError: a row of the mixture is not in the pool.
+    """
+    placed = mixed.with_columns(at=pl.int_range(pl.len()).over("split")).with_columns(
+        part=pl.col("at") // rows_per_file
+    )
+    deal = folder / ".deal"
+    deal.mkdir()
+    parts = {(s, p): n for s, p, n in placed.group_by("split", "part").len().iter_rows()}
+    schema = pa.schema([*ROW, *(f for f in ABOUT if f.name not in ROW.names), pa.field("at", pa.int64())])
+    writers = {key: tables.Writer(deal / f"{key[0]}-{key[1]}.parquet", schema) for key in parts}
+    try:
+        for shard in shards:
+            _deal(shard, placed, writers)
+    finally:
+        for writer in writers.values():
+            writer.__exit__(None, None, None)
+    if lost := mixed.height - sum(w.rows for w in writers.values()):
+        raise StoreError(f"{lost} rows of the mixture are missing from the pool; delete the store and run again")
+    tallies: dict[str, Tally] = {}
+    for split in (s for s in SPLITS if (s, 0) in parts):
+        (folder / split).mkdir()
+        count = 1 + max(p for s, p in parts if s == split)
+        done = [_file(folder, deal, split, part, count, form) for part in range(count)]
+        tallies[split] = Tally(sum(d.rows for d in done), sum(d.tokens for d in done), sum(d.bytes for d in done))
+    shutil.rmtree(deal)
+    return tallies
+
+
+def _deal(shard: PoolShard, placed: pl.DataFrame, writers: Mapping[tuple[str, int], tables.Writer]) -> None:
+    ids = pl.read_parquet(shard.rows, columns=["id"])
+    here = ids.with_row_index("row").join(placed, on="id", maintain_order="left")
+    if not here.height:
+        return
+    rows = pl.read_parquet(shard.rows)[here["row"]]
+    rows = rows.with_columns(here.drop("row", "id"), why=_why(shard, here))
+    for (split, part), piece in rows.group_by(["split", "part"], maintain_order=True):
+        writers[str(split), int(part)].add(piece.drop("split", "part"))  # pyright: ignore[reportArgumentType]
+
+
+def _why(shard: PoolShard, here: pl.DataFrame) -> pl.Series:
+    """JSON of the why-columns of the selection that each row belongs to."""
+    why: list[str | None] = [None] * here.height
+    for (selection,), mine in here.with_row_index("slot").group_by(["selection"], maintain_order=True):
+        columns = [c for c in pl.read_parquet_schema(shard.scores[str(selection)]) if c not in ("id", "score")]
+        if not columns:
+            continue
+        scores = pl.read_parquet(shard.scores[str(selection)], columns=columns)[mine["row"]]
+        for slot, record in zip(mine["slot"], scores.iter_rows(named=True), strict=True):
+            why[slot] = json.dumps(record, ensure_ascii=False, separators=(",", ":"))
+    return pl.Series("why", why, dtype=pl.String)
+
+
+def _file(folder: Path, deal: Path, split: str, part: int, count: int, form: Form) -> Tally:
+    rows = pl.read_parquet(deal / f"{split}-{part}.parquet").sort("at")
+    rows = rows.with_columns(**content_of(rows, form))
+    tools = [pa.field("tools", pa.string())] if rows["tools"].null_count() < rows.height else []
+    schema = pa.schema([pa.field("id", pa.string()), *_content_fields(rows, form), *tools, *ABOUT])
+    path = folder / split / f"{split}-{part:05}-of-{count:05}.parquet"
+    tables.write(path, tables.conform(rows, schema), group_rows=4096)
+    return Tally(rows.height, int(rows["tokens"].cast(pl.Int64).sum()), path.stat().st_size)
+
+
+def _content_fields(rows: pl.DataFrame, form: Form) -> list[pa.Field]:
+    """Turns without `tool_calls` where no turn has one: a column of nulls makes chat templates stumble."""
+    if form != "messages":
+        return CONTENT[form]
+    calls = rows.select(pl.col("messages").explode().struct.field("tool_calls")).to_series()
+    return CONTENT[form] if calls.null_count() < len(calls) else [pa.field("messages", TURN)]
+
+
+def content_of(rows: pl.DataFrame, form: Form) -> dict[str, pl.Series]:
+    """The content columns of a form.
+
+    A conversation in the text form reads `User: …`, `Assistant: …`, a blank line between turns; a document in the
+    messages form is an assistant's turn without a question, so that all of it is trained on.
+    """
+    if form == "text":
+        turns = [_transcript(c) for c in ("messages", "chosen")]
+        joined = pl.concat_str(turns, separator="\n\n").str.strip_chars("\n")
+        return {"text": rows.select(text=pl.coalesce("text", joined))["text"]}
+    if form == "messages":
+        turn = pl.struct(role=pl.lit("assistant"), content="text", tool_calls=pl.lit(None, pl.String))
+        said = pl.col("messages").list.concat(pl.col("chosen").fill_null([]))
+        return {"messages": rows.select(messages=pl.coalesce(said, pl.concat_list(turn)))["messages"]}
+    two = pl.element().struct.with_fields().struct.field("role", "content")
+    return {
+        name: rows.select(pl.col(column).list.eval(pl.struct(two)).alias(name))[name]
+        for name, column in (("prompt", "messages"), ("chosen", "chosen"), ("rejected", "rejected"))
+    }
+
+
+def _transcript(column: str) -> pl.Expr:
+    turn = pl.element().struct
+    said = pl.concat_str(
+        turn.field("role").str.to_titlecase(),
+        pl.lit(": "),
+        pl.coalesce(turn.field("content"), turn.field("tool_calls")),
+    )
+    return pl.col(column).list.eval(said).list.join("\n\n").fill_null("")
+
+
+def publish(draft: Path, final: Path, facts: Mapping[str, Any]) -> bool:
+    """Put a finished draft under its final name; the manifest is written last, inside the draft, before the rename.
+
+    Args:
+        draft: a folder on any disk; it is copied, not moved, so that the store keeps its own.
+        final: the mixture's folder; replaced whole where it holds an earlier mixture.
+        facts: what the manifest says beside the digests of the files.
+
+    Returns:
+        False where the same mixture was there already and nothing was done.
+
+    Raises:
+        InputError: `final` is a folder that is not a mixture.
+    """
+    if final.exists() and not (final / "manifest.json").is_file() and (not final.is_dir() or any(final.iterdir())):
+        step = "Name another folder under output, or empty this one"
+        raise InputError(f"output folder {str(final)!r}", "must be new, empty, or an earlier mixture", next_step=step)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    _recover(final)
+    tmp = final.with_name(f".{final.name}.{os.getpid()}.new")
+    shutil.rmtree(tmp, ignore_errors=True)
+    shutil.copytree(draft, tmp, ignore=lambda folder, _: ["manifest.json"] if Path(folder) == draft else [])
+    files = {p.relative_to(tmp).as_posix(): seal(p) for p in sorted(tmp.rglob("*")) if p.is_file()}
+    manifest = json.dumps({**facts, "files": files}, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+    if final.is_dir() and _same(final, files, manifest):
+        shutil.rmtree(tmp)
+        return False
+    write_synced(tmp / "manifest.json", manifest)
+    sync_folder(tmp)
+    old = final.with_name(f".{final.name}.old")
+    if final.exists():
+        os.rename(final, old)
+    os.rename(tmp, final)
+    sync_folder(final.parent)
+    shutil.rmtree(old, ignore_errors=True)
+    return True
+
+
+def _same(final: Path, files: Mapping[str, Any], manifest: str) -> bool:
+    """Whether the folder holds these files and no others, byte for byte."""
+    there = {p.relative_to(final).as_posix() for p in final.rglob("*") if p.is_file()}
+    if there != {*files, "manifest.json"} or (final / "manifest.json").read_text() != manifest:
+        return False
+    return all(seal(final / n)["sha256"] == f["sha256"] for n, f in files.items())
+
+
+def _recover(final: Path) -> None:
+    """Clear what a killed publication left: its drafts, and the old mixture that it had set aside."""
+    old = final.with_name(f".{final.name}.old")
+    if old.is_dir() and not final.exists():
+        os.rename(old, final)
+    for leftover in final.parent.glob(f".{final.name}.*.new"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def row_count(paths: Sequence[Path]) -> int:
+    """Rows of Parquet files, from their footers."""
+    return sum(pq.read_metadata(p).num_rows for p in paths)
