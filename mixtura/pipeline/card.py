@@ -16,12 +16,13 @@ import yaml
 from mixtura.pipeline.summary import SampleFacts, SelectionFacts, SourceFacts, Summary
 
 # Licence ids that the Hub knows (its documentation, "Licenses"); anything else is `other`.
-HUB_LICENSES = frozenset(
-    """apache-2.0 mit openrail bigscience-openrail-m bsd bsd-2-clause bsd-3-clause bsd-3-clause-clear c-uda cc cc0-1.0
-    cc-by-2.0 cc-by-2.5 cc-by-3.0 cc-by-4.0 cc-by-sa-3.0 cc-by-sa-4.0 cc-by-nc-2.0 cc-by-nc-3.0 cc-by-nc-4.0 cc-by-nd-4.0
-    cc-by-nc-nd-3.0 cc-by-nc-nd-4.0 cc-by-nc-sa-2.0 cc-by-nc-sa-3.0 cc-by-nc-sa-4.0 cdla-sharing-1.0 cdla-permissive-1.0
-    cdla-permissive-2.0 wtfpl ecl-2.0 epl-1.0 epl-2.0 eupl-1.1 eupl-1.2 agpl-3.0 gfdl gpl gpl-2.0 gpl-3.0 lgpl lgpl-2.1
-    lgpl-3.0 isc mpl-2.0 ms-pl odc-by odbl artistic-2.0 osl-3.0 pddl ofl-1.1 ncsa unlicense zlib unknown other""".split()
+HUB_LICENSES = re.compile(
+    r"""apache-2\.0 | mit | openrail | bigscience-openrail-m | bsd(-[23]-clause(-clear)?)? | c-uda | cc | cc0-1\.0
+    | cc-by-(2\.0|2\.5|3\.0|4\.0) | cc-by-sa-[34]\.0 | cc-by-nc-[234]\.0 | cc-by-nd-4\.0 | cc-by-nc-nd-[34]\.0
+    | cc-by-nc-sa-[234]\.0 | cdla-sharing-1\.0 | cdla-permissive-[12]\.0 | wtfpl | ecl-2\.0 | epl-[12]\.0 | eupl-1\.[12]
+    | agpl-3\.0 | gfdl | gpl(-[23]\.0)? | lgpl(-2\.1|-3\.0)? | isc | mpl-2\.0 | ms-pl | odc-by | odbl | artistic-2\.0
+    | osl-3\.0 | pddl | ofl-1\.1 | ncsa | unlicense | zlib | unknown""",
+    re.VERBOSE,
 )
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 SIZES_ABOVE = ((10_000_000, "1M<n<10M"), (100_000_000, "10M<n<100M"), (1_000_000_000, "100M<n<1B"))
@@ -79,7 +80,7 @@ def hub_license(name: str) -> str:
     """The Hub's id of a licence: `CC BY 4.0` and `CC-BY-4.0` are `cc-by-4.0`, an unlisted one is `other`."""
     word = re.sub(r"[\s_]+", "-", name.strip().lower()) or "unknown"
     word = re.sub(r"-(only|or-later)$", "", word)
-    return word if word in HUB_LICENSES else "other"
+    return word if HUB_LICENSES.fullmatch(word) else "other"
 
 
 def size_category(rows: int) -> str:

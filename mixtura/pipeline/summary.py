@@ -139,14 +139,19 @@ class Summary:
     def from_json(cls, text: str) -> Summary:
         """Read what `to_json` wrote."""
         d: dict[str, Any] = json.loads(text)
-        d["sources"] = tuple(SourceFacts(**s) for s in d["sources"])
-        d["stages"] = tuple(StageFacts(**s) for s in d["stages"])
-        for s in d["selections"]:
-            s["by_source"] = {k: Tally(**t) for k, t in s["by_source"].items()}
-        d["selections"] = tuple(SelectionFacts(**s) for s in d["selections"])
-        d["splits"] = {k: Tally(**t) for k, t in d["splits"].items()}
-        d["target"], d["reference"] = _sample(d["target"]), _sample(d["reference"])
-        return cls(**d)
+        parts: dict[str, Any] = {
+            "sources": tuple(SourceFacts(**s) for s in d["sources"]),
+            "stages": tuple(StageFacts(**s) for s in d["stages"]),
+            "selections": tuple(_selection(s) for s in d["selections"]),
+            "splits": {k: Tally(**t) for k, t in d["splits"].items()},
+            "target": _sample(d["target"]),
+            "reference": _sample(d["reference"]),
+        }
+        return cls(**d | parts)
+
+
+def _selection(d: dict[str, Any]) -> SelectionFacts:
+    return SelectionFacts(**d | {"by_source": {k: Tally(**t) for k, t in d["by_source"].items()}})
 
 
 def _sample(d: dict[str, Any] | None) -> SampleFacts | None:
