@@ -10,6 +10,8 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from pydantic import TypeAdapter
+
 from mixtura.errors import CountError
 
 Form = Literal["text", "messages", "preference"]
@@ -137,25 +139,12 @@ class Summary:
 
     @classmethod
     def from_json(cls, text: str) -> Summary:
-        """Read what `to_json` wrote."""
-        d: dict[str, Any] = json.loads(text)
-        parts: dict[str, Any] = {
-            "sources": tuple(SourceFacts(**s) for s in d["sources"]),
-            "stages": tuple(StageFacts(**s) for s in d["stages"]),
-            "selections": tuple(_selection(s) for s in d["selections"]),
-            "splits": {k: Tally(**t) for k, t in d["splits"].items()},
-            "target": _sample(d["target"]),
-            "reference": _sample(d["reference"]),
-        }
-        return cls(**d | parts)
+        """Read what `to_json` wrote.
 
-
-def _selection(d: dict[str, Any]) -> SelectionFacts:
-    return SelectionFacts(**d | {"by_source": {k: Tally(**t) for k, t in d["by_source"].items()}})
-
-
-def _sample(d: dict[str, Any] | None) -> SampleFacts | None:
-    return None if d is None else SampleFacts(**d | {"files": tuple(d["files"])})
+        Raises:
+            pydantic.ValidationError: the text is not a summary.
+        """
+        return TypeAdapter(cls).validate_json(text)
 
 
 def _equal(what: str, got: int, want: int) -> None:
