@@ -93,6 +93,10 @@ class NearDedup(Model):
     bands: PositiveInt = Field(20, description="LSH bands; more find more true pairs and cost more.")
     rows_per_band: PositiveInt = Field(6, description="Hashes in a band; more propose fewer false pairs.")
 
+    def sentence(self) -> str:
+        """What counts as a near-duplicate, in words."""
+        return f"Jaccard ≥ {self.threshold:g} of {self.ngram}-word shingles"
+
 
 class Repetition(Model):
     """Gopher's repetition rules (Rae et al. 2021, table A1); a share above the limit drops the row."""

@@ -1,0 +1,132 @@
+"""Fit a selector and score shards with it: the one pass over everything."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from mixtura import registry
+from mixtura.errors import MixturaError
+from mixtura.pipeline import tables
+from mixtura.pipeline.contract import Fitted, Shard
+from mixtura.pipeline.embed import read_vectors
+from mixtura.rows import plain_text
+from mixtura.store import Artefact, Store, code_version
+
+READS = ["id", "source", "text", "messages", "chosen", "tokens", "task", "language"]
+
+
+@dataclass(frozen=True)
+class Selected:
+    """A selector by its word, with its options as JSON: picklable, and part of an artefact's key."""
+
+    word: str
+    options: dict[str, Any]
+
+    @property
+    def selector(self) -> Any:
+        """The selector object."""
+        return registry.find("selectors", self.word)
+
+    @property
+    def spec(self) -> Any:
+        """The options as the selector's own model."""
+        return self.selector.Spec.model_validate(self.options)
+
+    @property
+    def code(self) -> str:
+        """Version of the selector's code and of the arithmetic beneath it."""
+        return code_version(registry.words("selectors")[self.word], ("torch", "numpy", "polars"))
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A shard on disk: rows, and vectors where the selector needs them."""
+
+    rows: str
+    rows_digest: str
+    vectors: str | None = None
+    vectors_digest: str = ""
+
+    @property
+    def digests(self) -> list[str]:
+        """What an artefact made from it depends on."""
+        return [self.rows_digest, self.vectors_digest]
+
+    def read(self) -> Shard:
+        """The shard in memory."""
+        rows = pl.read_parquet(self.rows, columns=READS)
+        rows = rows.with_columns(plain_text(rows))
+        return Shard(rows, None if self.vectors is None else self._vectors(rows["id"]))
+
+    def _vectors(self, ids: pl.Series) -> np.ndarray:
+        assert self.vectors is not None
+        vector_ids, vectors = read_vectors(Path(self.vectors))
+        if not ids.equals(vector_ids):
+            raise MixturaError(f"vectors {self.vectors!r} must have the ids of their rows, in order")
+        return vectors
+
+
+def fit(
+    selected: Selected, *, sample: Rows, target: Rows | None, reference: Rows | None, seed: int, store: Store
+) -> Artefact:
+    """Fit a selector; the artefact `fitted` holds what it learned, and its facts."""
+
+    def write(folder: Path) -> dict[str, Any]:
+        fitted = selected.selector.fit(
+            selected.spec,
+            sample=sample.read(),
+            target=target and target.read(),
+            reference=reference and reference.read(),
+            seed=seed,
+        )
+        fitted.save(folder)
+        return fitted.facts
+
+    inputs = [d for r in (sample, target, reference) for d in (r.digests if r else ["none"])]
+    spec = {"selector": selected.word, "options": selected.options, "seed": seed}
+    return store.make("fitted", write, inputs=inputs, spec=spec, code=selected.code)
+
+
+@dataclass(frozen=True)
+class ScoreJob:
+    """Score one shard."""
+
+    selected: Selected
+    fitted: str
+    fitted_digest: str
+    shard: Rows
+    store: str
+
+
+def score_shard(job: ScoreJob) -> Artefact:
+    """Artefact `scores`: `scores.parquet` with `id, score` and the selector's why-columns, in row order.
+
+    Raises:
+        MixturaError: the selector did not return one finite score per row, in order.
+    """
+
+    def write(folder: Path) -> dict[str, Any]:
+        shard = job.shard.read()
+        scores = job.selected.selector.score(job.selected.spec, Fitted.load(Path(job.fitted)), shard)
+        _check(job.selected.word, shard, scores)
+        tables.write(folder / "scores.parquet", scores)
+        return {"rows": scores.height}
+
+    spec = {"selector": job.selected.word, "options": job.selected.options}
+    inputs = [job.fitted_digest, *job.shard.digests]
+    return Store(job.store).make("scores", write, inputs=inputs, spec=spec, code=job.selected.code)
+
+
+def _check(word: str, shard: Shard, scores: pl.DataFrame) -> None:
+    need = f"selector {word!r} must return `id` and one finite `score` per row, in order"
+    if not {"id", "score"} <= set(scores.columns):
+        raise MixturaError(f"{need}; got columns {scores.columns}")
+    if not scores["id"].equals(shard.rows["id"]):
+        raise MixturaError(f"{need}; got {scores.height} rows in another order for {len(shard)}")
+    if bad := int((~scores["score"].is_finite()).fill_null(True).sum()):
+        raise MixturaError(f"{need}; got {bad} that are NaN, infinite or null")

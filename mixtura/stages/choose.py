@@ -1,0 +1,267 @@
+"""From the pool to the mixture's rows: embed, fit, score, pick, mix."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from mixtura import recipe_file
+from mixtura.errors import InputError
+from mixtura.pipeline import embed as embedding
+from mixtura.pipeline import mix as mixing
+from mixtura.pipeline import pick as picking
+from mixtura.pipeline import scoring, tables
+from mixtura.pipeline.locate import model_path
+from mixtura.pipeline.sampling import keys
+from mixtura.recipe import Selection
+from mixtura.rows import plain_text
+from mixtura.stages.gather import Drawn, Part, Pool
+from mixtura.stages.plan import Plan, Tracker
+from mixtura.store import Artefact, code_version
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """Vectors of everything, or nothing where no selector needs any.
+
+    parts: vectors of each part of the pool, in its order.
+    drawn: vectors of the target's and the reference's sample.
+    """
+
+    encoder: str | None = None
+    parts: tuple[Artefact, ...] = ()
+    drawn: dict[str, Artefact] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One selection's fit and scores.
+
+    scores: (part, its scores), for the parts that the selection may choose from.
+    """
+
+    selection: Selection
+    fitted: Artefact
+    scores: tuple[tuple[Part, Artefact], ...]
+
+
+@dataclass(frozen=True)
+class Picked:
+    """One selection's picks: artefact with `picks.parquet` (id, score, rank)."""
+
+    scored: Scored
+    picks: Artefact
+
+    @property
+    def frame(self) -> pl.DataFrame:
+        """The picks, best first."""
+        return pl.read_parquet(self.picks.file("picks.parquet"))
+
+
+def embed(plan: Plan, pool: Pool) -> Embedded:
+    """Vectors of the pool, the target and the reference; nothing where no selector needs them."""
+    if not any(_selector(s).needs.vectors for s in plan.recipe.select):
+        return Embedded()
+    spec, store = plan.recipe.embed, str(plan.store.root)
+    drawn = _samples(pool)
+    with plan.stage("embed", len(pool.parts) + len(drawn)) as stage:
+        handle = _encoder(plan, stage, pool)
+        files = [(p.path, p.rows.files["rows.parquet"]["sha256"]) for p in pool.parts]
+        files += [
+            (str(d.rows.file("chosen.parquet")), d.rows.files["chosen.parquet"]["sha256"]) for d in drawn.values()
+        ]
+        jobs = [embedding.EmbedJob(path, digest, spec, handle, store) for path, digest in files]
+        made = plan.map(stage, embedding.embed_shard, jobs)
+        rows = sum(a.facts["rows"] for a in made)
+        stage.line = f"{rows:,} rows, {made[0].facts['dimensions']} dimensions, {handle.name}"
+    n = len(pool.parts)
+    return Embedded(handle.name, tuple(made[:n]), dict(zip(drawn, made[n:], strict=True)))
+
+
+def score(plan: Plan, pool: Pool, embedded: Embedded) -> list[Scored]:
+    """Fit each selector once and score every row that it may choose from."""
+    vectors = dict(zip((p.path for p in pool.parts), embedded.parts, strict=False))
+    with plan.stage("score", sum(len(pool.of(s.sources)) for s in plan.recipe.select)) as stage:
+        scored = [_score(plan, stage, pool, embedded, vectors, s) for s in plan.recipe.select]
+        rows = sum(a.facts["rows"] for s in scored for _, a in s.scores)
+        stage.line = f"{rows:,} scores by {', '.join(s.selection.word for s in scored)}"
+    return scored
+
+
+def pick(plan: Plan, scored: list[Scored]) -> list[Picked]:
+    """Turn scores into picks under each selection's budget; only ids, sources and sizes are read again."""
+    with plan.stage("pick") as stage:
+        picked = [Picked(s, stage.add(_pick(plan, s))) for s in scored]
+        stage.line = "; ".join(f"{p.scored.selection.word} {p.picks.facts['rows']:,} rows" for p in picked)
+    return picked
+
+
+def mix(plan: Plan, pool: Pool, picked: list[Picked]) -> Artefact:
+    """The mixture's rows in order: artefact with `mixed.parquet` (id, selection, rank, score, split)."""
+
+    def write(folder: Path) -> dict[str, Any]:
+        frames = {p.scored.selection.word: p.frame for p in picked}
+        wanted = pl.concat([f.select("id") for f in frames.values()]).unique()
+        columns = ["id", "tokens", "split_group"]
+        rows = pl.concat(
+            [pl.read_parquet(p.path, columns=columns).join(wanted, on="id", how="semi") for p in pool.parts]
+        )
+        mixed = mixing.mix(frames, rows, plan.recipe.mix, seed=plan.recipe.seed)
+        tables.write(folder / "mixed.parquet", mixed)
+        return {"read": wanted.height, "rows": mixed.height, "splits": _counts(mixed, "split")}
+
+    with plan.stage("mix") as stage:
+        made = stage.add(
+            plan.store.make(
+                "mix",
+                write,
+                inputs=[*(p.picks.digest for p in picked), *(p.rows.digest for p in pool.parts)],
+                spec={
+                    "mix": plan.recipe.mix.model_dump(mode="json"),
+                    "seed": plan.recipe.seed,
+                    "selections": [p.scored.selection.word for p in picked],
+                },
+                code=code_version(__name__),
+            )
+        )
+        stage.line = f"{made.facts['rows']:,} rows: " + ", ".join(f"{n:,} {s}" for s, n in made.facts["splits"].items())
+    return made
+
+
+def draw_pool(plan: Plan, parts: list[Part], rows: int, purpose: str) -> Artefact:
+    """A sample of the pool by hash of id: artefact with `chosen.parquet`, sorted by id."""
+
+    def write(folder: Path) -> dict[str, Any]:
+        ids = [pl.read_parquet(p.path, columns=["id"])["id"] for p in parts]
+        key = [keys(i, plan.recipe.seed, purpose) for i in ids]
+        everything = np.concatenate(key)
+        limit = np.partition(everything, rows - 1)[rows - 1] if len(everything) > rows else everything.max()
+        chosen = [pl.read_parquet(p.path).filter(pl.Series(k <= limit)) for p, k in zip(parts, key, strict=True)]
+        tables.write(folder / "chosen.parquet", pl.concat(chosen).sort("id"))
+        return {"rows": sum(c.height for c in chosen)}
+
+    return plan.store.make(
+        "sample",
+        write,
+        inputs=[p.rows.digest for p in parts],
+        spec={"rows": rows, "purpose": purpose, "seed": plan.recipe.seed},
+        code=code_version(__name__),
+    )
+
+
+def _selector(selection: Selection) -> Any:
+    return scoring.Selected(selection.selector, {}).selector
+
+
+def _samples(pool: Pool) -> dict[str, Drawn]:
+    return {n: d for n, d in (("target", pool.target), ("reference", pool.reference)) if d is not None}
+
+
+def _encoder(plan: Plan, stage: Tracker, pool: Pool) -> embedding.Handle:
+    """The encoder that every job loads; a fitted one learns first, from a sample of the pool and the target."""
+    spec = plan.recipe.embed
+    if spec.encoder != "fitted":
+        return embedding.handle(spec, model_path(spec.encoder, plan.where))
+    sample = stage.add(draw_pool(plan, pool.of(spec.fit_on), spec.fit_rows, "encoder"))
+    files = [sample] + [d.rows for d in _samples(pool).values()]
+    rows = pl.concat([pl.read_parquet(a.file("chosen.parquet")) for a in files])
+    texts = plain_text(rows).to_list()
+    made = stage.add(
+        embedding.fit_encoder(spec, texts, seed=plan.recipe.seed, store=plan.store, inputs=[a.digest for a in files])
+    )
+    return embedding.handle(spec, None, made)
+
+
+def _score(
+    plan: Plan, stage: Tracker, pool: Pool, embedded: Embedded, vectors: dict[str, Artefact], selection: Selection
+) -> Scored:
+    selected = scoring.Selected(selection.selector, recipe_file.spec_of(selection).model_dump(mode="json"))
+    parts = pool.of(selection.sources)
+    needed = vectors if selected.selector.needs.vectors else {}
+    shards = [_rows(p.rows, "rows.parquet", needed.get(p.path)) for p in parts]
+    drawn = {
+        n: _rows(d.rows, "chosen.parquet", embedded.drawn[n] if needed else None) for n, d in _samples(pool).items()
+    }
+    sample = draw_pool(plan, parts, plan.recipe.embed.fit_rows, "fit")
+    fitted = stage.add(
+        scoring.fit(
+            selected,
+            sample=_with_vectors(plan, sample, parts, needed),
+            target=drawn.get("target"),
+            reference=drawn.get("reference"),
+            seed=plan.recipe.seed,
+            store=plan.store,
+        )
+    )
+    jobs = [scoring.ScoreJob(selected, fitted.path, fitted.digest, s, str(plan.store.root)) for s in shards]
+    made = plan.map(stage, scoring.score_shard, jobs)
+    return Scored(selection, fitted, tuple(zip(parts, made, strict=True)))
+
+
+def _rows(artefact: Artefact, name: str, vectors: Artefact | None) -> scoring.Rows:
+    digest = artefact.files[name]["sha256"]
+    if vectors is None:
+        return scoring.Rows(str(artefact.file(name)), digest)
+    return scoring.Rows(str(artefact.file(name)), digest, str(vectors.file("vectors.parquet")), vectors.digest)
+
+
+def _with_vectors(plan: Plan, sample: Artefact, parts: list[Part], vectors: dict[str, Artefact]) -> scoring.Rows:
+    """The sample with its vectors, gathered from the shards' rather than computed again."""
+    if not vectors:
+        return _rows(sample, "chosen.parquet", None)
+
+    def write(folder: Path) -> dict[str, Any]:
+        ids = pl.read_parquet(sample.file("chosen.parquet"), columns=["id"])
+        found = [pl.read_parquet(vectors[p.path].file("vectors.parquet")).join(ids, on="id", how="semi") for p in parts]
+        gathered = ids.join(pl.concat(found), on="id", how="left", maintain_order="left")
+        tables.write(folder / "vectors.parquet", gathered)
+        return {"rows": gathered.height}
+
+    inputs = [sample.digest, *(vectors[p.path].digest for p in parts)]
+    gathered = plan.store.make("gathered", write, inputs=inputs, spec={}, code=code_version(__name__))
+    return _rows(sample, "chosen.parquet", gathered)
+
+
+def _pick(plan: Plan, scored: Scored) -> Artefact:
+    selection = scored.selection
+
+    def write(folder: Path) -> dict[str, Any]:
+        frames = [
+            pl.read_parquet(s.file("scores.parquet"), columns=["id", "score"]).hstack(
+                pl.read_parquet(p.path, columns=["source", "tokens"])
+            )
+            for p, s in scored.scores
+        ]
+        everything = pl.concat(frames)
+        if not everything.height:
+            raise InputError(f"selection {selection.word!r}", "needs at least one row in its sources")
+        picks = picking.pick(everything, selection.pick, scale=_selector(selection).scale, seed=plan.recipe.seed)
+        chosen = everything.join(picks, on="id", how="semi")
+        tables.write(folder / "picks.parquet", picks)
+        by_source = chosen.group_by("source").agg(pl.len().alias("rows"), pl.col("tokens").cast(pl.Int64).sum())
+        return {
+            "pool_rows": everything.height,
+            "rows": picks.height,
+            "tokens": int(chosen["tokens"].cast(pl.Int64).sum()),
+            "by_source": {s: {"rows": r, "tokens": t} for s, r, t in by_source.sort("source").iter_rows()},
+        }
+
+    return plan.store.make(
+        "picks",
+        write,
+        inputs=[d for p, s in scored.scores for d in (s.digest, p.rows.digest)],
+        spec={
+            "pick": selection.pick.model_dump(mode="json"),
+            "selector": selection.selector,
+            "seed": plan.recipe.seed,
+        },
+        code=code_version(__name__),
+    )
+
+
+def _counts(frame: pl.DataFrame, column: str) -> dict[str, int]:
+    return dict(frame.group_by(column, maintain_order=True).len().iter_rows())

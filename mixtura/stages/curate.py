@@ -1,0 +1,40 @@
+"""The whole curation, in order. Prefect runs the same stages as tasks (`flows/curate.py`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from mixtura.stages import choose, gather, publish
+from mixtura.stages.plan import Plan
+
+
+class Step(Protocol):
+    """How one stage is run: called plainly here, as a task by Prefect."""
+
+    def __call__(self, name: str, stage: Callable[..., Any], *inputs: Any) -> Any:
+        """Run `stage(*inputs)`."""
+        ...
+
+
+def plainly(name: str, stage: Callable[..., Any], *inputs: Any) -> Any:
+    """Just run it."""
+    return stage(*inputs)
+
+
+def curate(plan: Plan, step: Step = plainly) -> publish.Published:
+    """Files in, mixture out.
+
+    Raises:
+        InputError: the recipe or an input is wrong.
+        CountError: the books do not balance.
+    """
+    plan.store.sweep()
+    units = step("ingest", gather.ingest, plan)
+    units = step("clean", gather.clean, plan, units)
+    pool = step("dedup", gather.dedup, plan, units)
+    embedded = step("embed", choose.embed, plan, pool)
+    scored = step("score", choose.score, plan, pool, embedded)
+    picked = step("pick", choose.pick, plan, scored)
+    mixed = step("mix", choose.mix, plan, pool, picked)
+    return step("write", publish.write, plan, pool, embedded, picked, mixed)

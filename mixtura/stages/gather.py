@@ -1,0 +1,188 @@
+"""From files to the pool: ingest, clean, dedup, and the samples that show target and reference."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from mixtura.errors import InputError
+from mixtura.pipeline import clean as cleaning
+from mixtura.pipeline import dedup as deduping
+from mixtura.pipeline import ingest as ingesting
+from mixtura.pipeline import tables
+from mixtura.pipeline.locate import locate
+from mixtura.pipeline.sampling import keys
+from mixtura.recipe import Sample, Source
+from mixtura.stages.plan import Plan
+from mixtura.store import Artefact, code_version
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One unit of ingest (a large file, or a bundle of small ones) and its cleaned shards."""
+
+    source: str
+    ingest: Artefact
+    clean: tuple[Artefact, ...] = ()
+
+
+@dataclass(frozen=True)
+class Part:
+    """One shard of the pool: the cleaned shard, what dedup dropped of it, and the rows that stayed."""
+
+    source: str
+    clean: Artefact
+    drops: str
+    rows: Artefact
+
+    @property
+    def path(self) -> str:
+        """The rows' Parquet file."""
+        return str(self.rows.file("rows.parquet"))
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """The target or the reference: its units and parts, and the sample drawn from them.
+
+    rows: artefact `sample` with `chosen.parquet` and `heldout.parquet`, each sorted by id.
+    """
+
+    units: tuple[Unit, ...]
+    parts: tuple[Part, ...]
+    rows: Artefact
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Everything that gathering leaves behind."""
+
+    units: tuple[Unit, ...]
+    parts: tuple[Part, ...]
+    target: Drawn | None
+    reference: Drawn | None
+
+    def of(self, sources: list[str] | None) -> list[Part]:
+        """Parts of some sources, or of all."""
+        return [p for p in self.parts if sources is None or p.source in sources]
+
+
+def sources_of(plan: Plan) -> dict[str, Source]:
+    """Pool sources, then target and reference where the recipe has them."""
+    samples = {"target": plan.recipe.target, "reference": plan.recipe.reference}
+    return {**plan.recipe.sources, **{n: s for n, s in samples.items() if s is not None}}
+
+
+def ingest(plan: Plan) -> list[Unit]:
+    """Read every file of every source; one unit per large file or bundle of small ones.
+
+    Raises:
+        InputError: a path is not allowed, nothing matches, a source is empty or has too much quarantine.
+    """
+    named = sources_of(plan)
+    bundles = [b for n, s in named.items() for b in ingesting.bundles(n, s, locate(n, s, plan.where))]
+    jobs = [ingesting.IngestJob(b, str(plan.store.root), plan.shard_rows) for b in bundles]
+    with plan.stage("ingest", len(jobs)) as stage:
+        made = plan.map(stage, ingesting.ingest, jobs)
+        units = [Unit(b.source, a) for b, a in zip(bundles, made, strict=True)]
+        for name, source in named.items():
+            ingesting.check_source(name, source, [u.ingest for u in units if u.source == name])
+        read, bad = (sum(u.ingest.facts[k] for u in units) for k in ("read", "quarantined"))
+        stage.line = f"{read:,} records read from {sum(u.ingest.facts['files'] for u in units):,} files" + (
+            f", {bad:,} quarantined" if bad else ""
+        )
+    return units
+
+
+def clean(plan: Plan, units: list[Unit]) -> list[Unit]:
+    """Normalise and filter every shard."""
+    spec, seed, store = plan.recipe.clean, plan.recipe.seed, str(plan.store.root)
+    jobs = [
+        cleaning.CleanJob(str(u.ingest.file(n)), u.ingest.files[n]["sha256"], spec, seed, store)
+        for u in units
+        for n in u.ingest.names("rows-")
+    ]
+    with plan.stage("clean", len(jobs)) as stage:
+        made = iter(plan.map(stage, cleaning.clean_shard, jobs))
+        done = [Unit(u.source, u.ingest, tuple(next(made) for _ in u.ingest.names("rows-"))) for u in units]
+        read, kept = (sum(a.facts[k] for a in stage.made) for k in ("read", "kept"))
+        stage.line = f"{kept:,} of {read:,} rows kept" + _reasons(stage.made)
+    return done
+
+
+def dedup(plan: Plan, units: list[Unit]) -> Pool:
+    """One row per duplicate cluster, over all sources; rows of the target leave the pool; samples are drawn."""
+    by_source = {n: [u for u in units if u.source == n] for n in sources_of(plan)}
+    pool_units = [u for n in plan.recipe.sources for u in by_source[n]]
+    with plan.stage("dedup") as stage:
+        drawn = {n: _draw(plan, stage, n, by_source[n]) for n in ("target", "reference") if n in by_source}
+        target = plan.recipe.target
+        protected = [a for u in by_source["target"] for a in u.clean] if target and target.exclude_from_pool else []
+        parts, found = _unique(plan, stage, pool_units, list(plan.recipe.sources), protected)
+        if not sum(p.rows.facts["rows"] for p in parts):
+            step = "Loosen clean, or add a source"
+            raise InputError("pool", "must keep at least one row", got=found.facts["dropped"], next_step=step)
+        stage.line = f"{found.facts['kept']:,} of {found.facts['read']:,} rows kept" + _reasons([found])
+    return Pool(tuple(pool_units), tuple(parts), drawn.get("target"), drawn.get("reference"))
+
+
+def _unique(
+    plan: Plan, stage: Any, units: list[Unit], order: list[str], protected: list[Artefact]
+) -> tuple[list[Part], Artefact]:
+    shards = [(u.source, a) for u in units for a in u.clean]
+    found = stage.add(
+        deduping.dedup(
+            [a for _, a in shards], clean=plan.recipe.clean, source_order=order, protected=protected, store=plan.store
+        )
+    )
+    names = found.names("drops-")
+    jobs = [
+        deduping.PoolJob(
+            str(a.file("rows.parquet")), a.files["rows.parquet"]["sha256"],
+            str(found.file(n)), found.files[n]["sha256"], str(plan.store.root),
+        )
+        for (_, a), n in zip(shards, names, strict=True)
+    ]  # fmt: skip
+    rows = plan.map(stage, deduping.pool_shard, jobs)
+    parts = [Part(s, a, str(found.file(n)), r) for (s, a), n, r in zip(shards, names, rows, strict=True)]
+    return parts, found
+
+
+def _draw(plan: Plan, stage: Any, name: str, units: list[Unit]) -> Drawn:
+    """Draw the sample of the target or the reference, and set rows aside, all by hash."""
+    spec = sources_of(plan)[name]
+    assert isinstance(spec, Sample)
+    parts, _ = _unique(plan, stage, units, [name], [])
+    heldout = getattr(spec, "heldout_rows", 0)
+
+    def write(folder: Path) -> dict[str, Any]:
+        rows = pl.concat([pl.read_parquet(p.path) for p in parts])
+        if rows.height <= heldout:
+            need = f"must have more than its {heldout} held-out rows"
+            raise InputError(name, need, got=f"{rows.height} rows after cleaning", next_step="Lower heldout_rows")
+        order = np.argsort(keys(rows["id"], plan.recipe.seed, f"draw/{name}"), kind="stable")
+        aside, chosen = rows[order[:heldout]], rows[order[heldout : heldout + spec.rows]]
+        tables.write(folder / "heldout.parquet", aside.sort("id"))
+        tables.write(folder / "chosen.parquet", chosen.sort("id"))
+        return {"rows": chosen.height, "heldout_rows": aside.height, "read": rows.height}
+
+    rows = plan.store.make(
+        "sample",
+        write,
+        inputs=[p.rows.digest for p in parts],
+        spec={"name": name, "rows": spec.rows, "heldout": heldout, "seed": plan.recipe.seed},
+        code=code_version(__name__),
+    )
+    return Drawn(tuple(units), tuple(parts), stage.add(rows))
+
+
+def _reasons(made: list[Artefact]) -> str:
+    total: dict[str, int] = {}
+    for artefact in made:
+        for reason, n in artefact.facts.get("dropped", {}).items():
+            total[reason] = total.get(reason, 0) + n
+    return "".join(f", {n:,} {r}" for r, n in sorted(total.items(), key=lambda item: -item[1])[:4] if n)

@@ -1,0 +1,348 @@
+"""From the mixture's rows to the mixture's folder: splits, ledger, card, report, manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+import mixtura
+from mixtura import recipe_file
+from mixtura.pipeline import tables
+from mixtura.pipeline.card import render_card, render_croissant
+from mixtura.pipeline.ledger import Book, Chapter, Totals, write_ledger
+from mixtura.pipeline.mixture import PoolShard, form_of, publish, write_splits
+from mixtura.pipeline.report import render_report
+from mixtura.pipeline.summary import Form, SampleFacts, SelectionFacts, SourceFacts, StageFacts, Summary, Tally
+from mixtura.recipe import Sample, digest
+from mixtura.rows import QUARANTINE
+from mixtura.stages.choose import Embedded, Picked
+from mixtura.stages.exhibit import exhibits
+from mixtura.stages.gather import Drawn, Part, Pool, Unit, sources_of
+from mixtura.stages.plan import Plan
+from mixtura.store import Artefact, code_version, seal, write_synced
+
+CARDS = "data_cards"
+
+
+@dataclass(frozen=True)
+class Published:
+    """The mixture under its final name. `changed` is False where the same mixture was there already."""
+
+    folder: Path
+    card: Path
+    summary: Summary
+    changed: bool
+
+
+@dataclass(frozen=True)
+class Ingredients:
+    """All that a mixture is written from."""
+
+    pool: Pool
+    embedded: Embedded
+    picked: Sequence[Picked]
+    mixed: Artefact
+
+    @property
+    def digests(self) -> list[str]:
+        """Digests of everything that reaches the mixture's bytes."""
+        pool = self.pool
+        drawn = [d for d in (pool.target, pool.reference) if d is not None]
+        units = [u for owner in (pool, *drawn) for u in owner.units]
+        return [
+            self.mixed.digest,
+            *(a.digest for u in units for a in (u.ingest, *u.clean)),
+            *(p.rows.digest for owner in (pool, *drawn) for p in owner.parts),
+            *(d.rows.digest for d in drawn),
+            *(a.digest for p in self.picked for _, a in p.scored.scores),
+            *(p.scored.fitted.digest for p in self.picked),
+            *(a.digest for a in (*self.embedded.parts, *self.embedded.drawn.values())),
+        ]
+
+
+def write(plan: Plan, pool: Pool, embedded: Embedded, picked: Sequence[Picked], mixed: Artefact) -> Published:
+    """Write the mixture as an artefact, then publish it whole under its final name, and its card beside.
+
+    Raises:
+        CountError: the books do not balance.
+        InputError: the output folder holds something else.
+    """
+    parts = Ingredients(pool, embedded, picked, mixed)
+    with plan.stage("write") as stage:
+        made = stage.add(
+            plan.store.make(
+                "mixture",
+                lambda folder: _draft(plan, parts, folder),
+                inputs=parts.digests,
+                spec={"recipe": recipe_file.resolved_yaml(plan.recipe), "version": mixtura.__version__},
+                code=code_version(__name__),
+            )
+        )
+        summary = Summary.from_json(made.file("summary.json").read_text(encoding="utf-8"))
+        facts = {
+            "name": plan.recipe.name,
+            "fingerprint": plan.recipe.fingerprint(),
+            "version": mixtura.__version__,
+            "inputs": _inputs(pool, plan),
+        }
+        changed = publish(Path(made.path), plan.output, facts)
+        card = _card_copy(plan, made)
+        stage.line = f"{summary.total.rows:,} rows, {summary.total.tokens:,} tokens" + (
+            "" if changed else ", unchanged"
+        )
+    return Published(plan.output, card, summary, changed)
+
+
+def _draft(plan: Plan, parts: Ingredients, folder: Path) -> dict[str, Any]:
+    mixed = pl.read_parquet(parts.mixed.file("mixed.parquet"))
+    shards = _shards(parts)
+    form = _form(plan, parts.pool, mixed)
+    splits = write_splits(folder, mixed, shards, form=form, rows_per_file=plan.recipe.output.rows_per_file)
+    _write_target(folder, parts.pool.target)
+    _write_quarantine(folder, plan, parts.pool)
+    totals = write_ledger(folder / "ledger.parquet", _books(plan, parts, mixed), [_name(p) for p in parts.picked])
+    summary = _summary(plan, parts, folder, form, splits, totals).check()
+    text = {
+        "summary.json": summary.to_json(),
+        "recipe.yaml": summary.recipe_yaml,
+        "README.md": render_card(summary),
+        "report.html": render_report(summary, exhibits(plan, parts.pool, parts.embedded, parts.picked)),
+    }
+    for name, content in text.items():
+        (folder / name).write_text(content, encoding="utf-8")
+    files = {p.relative_to(folder).as_posix(): seal(p) for p in sorted(folder.rglob("*")) if p.is_file()}
+    (folder / "croissant.json").write_text(render_croissant(summary, files), encoding="utf-8")
+    return {"rows": summary.total.rows}
+
+
+def _name(picked: Picked) -> str:
+    return picked.scored.selection.word
+
+
+def _shards(parts: Ingredients) -> list[PoolShard]:
+    scores: dict[str, dict[str, str]] = {p.path: {} for p in parts.pool.parts}
+    for picked in parts.picked:
+        for part, artefact in picked.scored.scores:
+            scores[part.path][_name(picked)] = str(artefact.file("scores.parquet"))
+    return [PoolShard(p.path, scores[p.path]) for p in parts.pool.parts]
+
+
+def _form(plan: Plan, pool: Pool, mixed: pl.DataFrame) -> Form:
+    has = {f"has_{c}": pl.col(c).is_not_null() for c in ("text", "messages", "chosen")}
+    frames = [
+        pl.scan_parquet(p.path).select("id", **has).join(mixed.lazy().select("id"), on="id", how="semi").collect()
+        for p in pool.parts
+    ]
+    return form_of(pl.concat(frames), plan.recipe.output.form)
+
+
+def _write_target(folder: Path, target: Drawn | None) -> None:
+    """The target rows as they were used: why-columns name them, and the trainer measures on those held out."""
+    if target is None:
+        return
+    (folder / "target").mkdir()
+    for name in ("chosen", "heldout"):
+        rows = pl.read_parquet(target.rows.file(f"{name}.parquet"))
+        if rows.height:
+            tables.write(folder / "target" / f"{name}.parquet", rows)
+
+
+def _write_quarantine(folder: Path, plan: Plan, pool: Pool) -> None:
+    units = _units(plan, pool)
+    if not any(u.ingest.facts["quarantined"] for us in units.values() for u in us):
+        return
+    with tables.Writer(folder / "quarantine.parquet", QUARANTINE, group_rows=1024) as out:
+        for unit in (u for us in units.values() for u in us if u.ingest.facts["quarantined"]):
+            out.add(pl.read_parquet(unit.ingest.file("quarantine.parquet")))
+
+
+def _units(plan: Plan, pool: Pool) -> dict[str, list[Unit]]:
+    """Units of every source, target and reference last."""
+    everything = [*pool.units, *(u for d in (pool.target, pool.reference) if d for u in d.units)]
+    return {n: [u for u in everything if u.source == n] for n in sources_of(plan)}
+
+
+def _books(plan: Plan, parts: Ingredients, mixed: pl.DataFrame) -> dict[str, Book]:
+    picked = pl.concat([p.frame.select("id") for p in parts.picked]).unique()
+    ends = picked.join(mixed, on="id", how="left").with_columns(
+        fate=pl.when(pl.col("split").is_null()).then(pl.lit("dropped")).otherwise(pl.lit("written")),
+        stage=pl.lit("mix"),
+        reason=pl.when(pl.col("split").is_null()).then(pl.lit("over-weight")),
+    )
+    scores = {s.rows: s.scores for s in _shards(parts)}
+    books: dict[str, Book] = {}
+    for name, units in _units(plan, parts.pool).items():
+        drawn = {"target": parts.pool.target, "reference": parts.pool.reference}.get(name)
+        owner = parts.pool.parts if drawn is None else drawn.parts
+        chapters = _chapters(units, owner, scores)
+        if drawn is None:
+            books[name] = Book(chapters, ends, ("dropped", "pick", "not-picked"))
+        else:
+            books[name] = Book(chapters, _drawn_ends(name, drawn, ends), ("dropped", "draw", "not-drawn"))
+    return books
+
+
+def _chapters(units: Sequence[Unit], parts: Sequence[Part], scores: dict[str, dict[str, str]]) -> list[Chapter]:
+    by_clean = {p.clean.path: p for p in parts}
+    return [
+        Chapter(
+            tuple(str(a.file("fates.parquet")) for a in u.clean),
+            tuple(by_clean[a.path].drops for a in u.clean),
+            str(u.ingest.file("quarantine.parquet")),
+            tuple(scores.get(by_clean[a.path].path, {}) for a in u.clean),
+        )
+        for u in units
+    ]
+
+
+def _drawn_ends(name: str, drawn: Drawn, like: pl.DataFrame) -> pl.DataFrame:
+    """Target rows are written to the mixture's folder; reference rows only show a distribution."""
+    ends = {"chosen": ("written", None, "target"), "heldout": ("written", None, "heldout")}
+    if name == "reference":
+        ends = {"chosen": ("dropped", "reference-row", None)}
+    frames = [
+        pl.read_parquet(drawn.rows.file(f"{file}.parquet"), columns=["id"]).with_columns(
+            fate=pl.lit(fate), stage=pl.lit("draw"), reason=pl.lit(reason, pl.String), split=pl.lit(split, pl.String)
+        )
+        for file, (fate, reason, split) in ends.items()
+    ]
+    return pl.concat([like.clear(), *frames], how="diagonal_relaxed")
+
+
+def _summary(
+    plan: Plan, parts: Ingredients, folder: Path, form: Form, splits: dict[str, Tally], totals: dict[str, Totals]
+) -> Summary:
+    recipe, pool = plan.recipe, parts.pool
+    written = pl.scan_parquet([str(p) for p in sorted(folder.glob("*/*-of-*.parquet"))])
+    by_source = written.group_by("source").agg(pl.len(), pl.col("tokens").cast(pl.Int64).sum()).collect()
+    taken = {s: Tally(n, t) for s, n, t in by_source.iter_rows()}
+    units = _units(plan, pool)
+    for name in units:
+        totals[name].check(name, sum(u.ingest.facts["read"] for u in units[name]))
+    sources = tuple(_source_facts(plan, n, units[n], pool.of([n]), taken.get(n, Tally(0, 0))) for n in recipe.sources)
+    return Summary(
+        name=recipe.name,
+        seed=recipe.seed,
+        fingerprint=recipe.fingerprint(),
+        version=mixtura.__version__,
+        recipe_yaml=recipe_file.resolved_yaml(recipe),
+        form=form,
+        tokenizer=recipe.clean.tokenizer,
+        sources=sources,
+        stages=_stages(plan, parts, [totals[n] for n in recipe.sources]),
+        selections=tuple(_selection_facts(p) for p in parts.picked),
+        splits=splits,
+        languages=_tally(written, "language", ""),
+        licenses=_tally(written, "license", "unknown"),
+        target=_sample_facts(recipe.target, pool.target),
+        reference=_sample_facts(recipe.reference, pool.reference),
+        encoder=parts.embedded.encoder,
+        near_duplicates=near.sentence() if (near := recipe.clean.near_dedup) else None,
+    )
+
+
+def _source_facts(plan: Plan, name: str, units: Sequence[Unit], parts: Sequence[Part], taken: Tally) -> SourceFacts:
+    spec = plan.recipe.sources[name]
+    dropped: dict[str, int] = {}
+    for unit in units:
+        for artefact in unit.clean:
+            _add(dropped, artefact.facts["dropped"])
+    for part in parts:
+        _add(dropped, dict(pl.read_parquet(part.drops, columns=["reason"])["reason"].value_counts().iter_rows()))
+    ingests = [u.ingest.facts for u in units]
+    return SourceFacts(
+        name=name,
+        license=spec.license,
+        revision=spec.revision,
+        files=sum(f["files"] for f in ingests),
+        bytes=sum(f["bytes"] for f in ingests),
+        read=sum(f["read"] for f in ingests),
+        quarantined=sum(f["quarantined"] for f in ingests),
+        dropped=dict(sorted(dropped.items())),
+        pool_rows=sum(p.rows.facts["rows"] for p in parts),
+        pool_tokens=sum(p.rows.facts["tokens"] for p in parts),
+        picked_rows=taken.rows,
+        picked_tokens=taken.tokens,
+    )
+
+
+def _stages(plan: Plan, parts: Ingredients, totals: Sequence[Totals]) -> tuple[StageFacts, ...]:
+    units = parts.pool.units
+    read, rows, bad = (sum(u.ingest.facts[k] for u in units) for k in ("read", "rows", "quarantined"))
+    cleaned: dict[str, int] = {}
+    for artefact in (a for u in units for a in u.clean):
+        _add(cleaned, artefact.facts["dropped"])
+    kept = sum(a.facts["kept"] for u in units for a in u.clean)
+    lost: dict[str, int] = {}
+    for part in parts.pool.parts:
+        _add(lost, dict(pl.read_parquet(part.drops, columns=["reason"])["reason"].value_counts().iter_rows()))
+    pool = sum(p.rows.facts["rows"] for p in parts.pool.parts)
+    reasons: dict[str, int] = {}
+    for total in totals:
+        _add(reasons, total.dropped)
+    union, written = parts.mixed.facts["read"], parts.mixed.facts["rows"]
+    late = {k: {k: reasons[k]} if k in reasons else {} for k in ("not-picked", "over-weight")}
+    return (
+        StageFacts("ingest", read, rows, quarantined=bad),
+        StageFacts("clean", rows, kept, dict(sorted(cleaned.items()))),
+        StageFacts("dedup", kept, pool, dict(sorted(lost.items()))),
+        StageFacts("pick", pool, union, late["not-picked"]),
+        StageFacts("mix", union, written, late["over-weight"]),
+    )
+
+
+def _selection_facts(picked: Picked) -> SelectionFacts:
+    selection, facts = picked.scored.selection, picked.picks.facts
+    from mixtura.pipeline.scoring import Selected
+
+    selector = Selected(selection.selector, {}).selector
+    return SelectionFacts(
+        name=selection.word,
+        selector=selection.selector,
+        paper=selector.source,
+        score_kind=selector.scale,
+        options=recipe_file.spec_of(selection).model_dump(mode="json"),
+        pick=selection.pick.model_dump(mode="json", exclude_none=True),
+        pool_rows=facts["pool_rows"],
+        picked_rows=facts["rows"],
+        picked_tokens=facts["tokens"],
+        by_source={s: Tally(**t) for s, t in facts["by_source"].items()},
+        facts=picked.scored.fitted.facts,
+    )
+
+
+def _sample_facts(spec: Sample | None, drawn: Drawn | None) -> SampleFacts | None:
+    if spec is None or drawn is None:
+        return None
+    facts = drawn.rows.facts
+    return SampleFacts(tuple(spec.files), spec.license, spec.revision, facts["rows"], facts["heldout_rows"])
+
+
+def _tally(rows: pl.LazyFrame, column: str, missing: str) -> dict[str, int]:
+    counts = rows.select(pl.col(column).fill_null(missing)).group_by(column).len().sort(column).collect()
+    return dict(counts.iter_rows())
+
+
+def _add(total: dict[str, int], more: dict[str, int]) -> None:
+    for reason, n in more.items():
+        total[reason] = total.get(reason, 0) + n
+
+
+def _inputs(pool: Pool, plan: Plan) -> dict[str, str]:
+    """Digest of each source's files, whatever the shards were."""
+    return {n: digest([u.ingest.facts["inputs"] for u in us]) for n, us in _units(plan, pool).items()}
+
+
+def _card_copy(plan: Plan, made: Artefact) -> Path:
+    """A copy of the card in `data_cards/`, where cards of all mixtures stand side by side and are diffed."""
+    folder = plan.where.base / CARDS
+    folder.mkdir(exist_ok=True)
+    card = folder / f"{plan.recipe.name}.md"
+    text = made.file("README.md").read_text(encoding="utf-8")
+    if not card.exists() or card.read_text(encoding="utf-8") != text:
+        write_synced(card, text)
+    return card
