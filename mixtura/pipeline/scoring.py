@@ -65,8 +65,8 @@ class Rows:
 
     def _vectors(self, ids: pl.Series) -> np.ndarray:
         assert self.vectors is not None
-        vector_ids, vectors = read_vectors(Path(self.vectors))
-        if not ids.equals(vector_ids):
+        vector_ids, vectors = read_vectors(self.vectors)
+        if ids.to_list() != vector_ids:
             raise MixturaError(f"vectors {self.vectors!r} must have the ids of their rows, in order")
         return vectors
 

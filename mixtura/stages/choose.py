@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,6 @@ from mixtura.pipeline import embed as embedding
 from mixtura.pipeline import mix as mixing
 from mixtura.pipeline import pick as picking
 from mixtura.pipeline import scoring, tables
-from mixtura.pipeline.locate import model_path
 from mixtura.pipeline.sampling import keys
 from mixtura.recipe import Selection
 from mixtura.rows import plain_text
@@ -69,17 +69,18 @@ def embed(plan: Plan, pool: Pool) -> Embedded:
     spec, store = plan.recipe.embed, str(plan.store.root)
     drawn = _samples(pool)
     with plan.stage("embed", len(pool.parts) + len(drawn)) as stage:
-        handle = _encoder(plan, stage, pool)
+        encoder = _encoder(plan, stage, pool)
         files = [(p.path, p.rows.files["rows.parquet"]["sha256"]) for p in pool.parts]
         files += [
             (str(d.rows.file("chosen.parquet")), d.rows.files["chosen.parquet"]["sha256"]) for d in drawn.values()
         ]
-        jobs = [embedding.EmbedJob(path, digest, spec, handle, store) for path, digest in files]
+        jobs = [embedding.EmbedJob(p, d, spec, encoder.folder, encoder.digest, store) for p, d in files]
         made = plan.map(stage, embedding.embed_shard, jobs)
         rows = sum(a.facts["rows"] for a in made)
-        stage.line = f"{rows:,} rows, {made[0].facts['dimensions']} dimensions, {handle.name}"
+        name = f"{spec.encoder}, {encoder.dimensions} dimensions"
+        stage.line = f"{rows:,} rows, {name}"
     n = len(pool.parts)
-    return Embedded(handle.name, tuple(made[:n]), dict(zip(drawn, made[n:], strict=True)))
+    return Embedded(name, tuple(made[:n]), dict(zip(drawn, made[n:], strict=True)))
 
 
 def score(plan: Plan, pool: Pool, embedded: Embedded) -> list[Scored]:
@@ -161,19 +162,24 @@ def _samples(pool: Pool) -> dict[str, Drawn]:
     return {n: d for n, d in (("target", pool.target), ("reference", pool.reference)) if d is not None}
 
 
-def _encoder(plan: Plan, stage: Tracker, pool: Pool) -> embedding.Handle:
+def _encoder(plan: Plan, stage: Tracker, pool: Pool) -> embedding.Encoder:
     """The encoder that every job loads; a fitted one learns first, from a sample of the pool and the target."""
     spec = plan.recipe.embed
     if spec.encoder != "fitted":
-        return embedding.handle(spec, model_path(spec.encoder, plan.where))
+        return embedding.load_encoder(spec, model_path=plan.model(spec.encoder))
     sample = stage.add(draw_pool(plan, pool.of(spec.fit_on), spec.fit_rows, "encoder"))
     files = [sample] + [d.rows for d in _samples(pool).values()]
-    rows = pl.concat([pl.read_parquet(a.file("chosen.parquet")) for a in files])
-    texts = plain_text(rows).to_list()
     made = stage.add(
-        embedding.fit_encoder(spec, texts, seed=plan.recipe.seed, store=plan.store, inputs=[a.digest for a in files])
+        embedding.fit_encoder(
+            spec, _texts(files), seed=plan.recipe.seed, store=plan.store, inputs=[a.digest for a in files]
+        )
     )
-    return embedding.handle(spec, None, made)
+    return embedding.load_encoder(spec, made)
+
+
+def _texts(samples: list[Artefact]) -> Iterator[str]:
+    for artefact in samples:
+        yield from plain_text(pl.read_parquet(artefact.file("chosen.parquet")))
 
 
 def _score(

@@ -137,8 +137,8 @@ def _vectors(pool: Pool, embedded: Embedded, wanted: pl.Series) -> np.ndarray:
     found_ids, found = [], []
     for artefact in embedded.parts:
         ids, vectors = read_vectors(artefact.file("vectors.parquet"))
-        inside = ids.is_in(wanted.to_list()).arg_true().to_numpy()
-        found_ids.append(ids[inside])
+        inside = pl.Series(ids, dtype=pl.String).is_in(wanted.to_list()).arg_true().to_numpy()
+        found_ids.append(pl.Series(ids, dtype=pl.String)[inside])
         found.append(vectors[inside])
     order = pl.concat(found_ids).arg_sort().to_numpy()
     return np.concatenate(found)[order]

@@ -11,7 +11,7 @@ from typing import Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
-from mixtura.pipeline.locate import Where
+from mixtura.pipeline.locate import Where, model_path, resolve_output
 from mixtura.pipeline.work import map_jobs
 from mixtura.recipe import Recipe
 from mixtura.recipe_file import environment
@@ -102,8 +102,6 @@ class Plan:
         Raises:
             InputError: a declared variable is not set, or the output lies outside the base.
         """
-        from mixtura.pipeline.locate import resolve_output
-
         base = Path(settings.base).resolve()
         where = Where(base, environment(recipe), tuple(Path(r).resolve() for r in settings.roots))
         output = (
@@ -113,6 +111,10 @@ class Plan:
         )
         store = Store(settings.store or base / ".mixtura")
         return cls(recipe, where, store, settings.workers, settings.shard_rows, output, teller or Quiet())
+
+    def model(self, name: str) -> str:
+        """A model's name, or the path of its folder with declared variables filled in."""
+        return model_path(name, self.where)
 
     @contextmanager
     def stage(self, name: str, total: int = 0) -> Iterator[Tracker]:
