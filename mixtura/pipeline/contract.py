@@ -17,6 +17,8 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict
 from safetensors.numpy import load_file, save_file
 
+from mixtura.errors import InputError
+
 Scale = Literal["rank", "log_weight", "probability", "threshold"]
 
 
@@ -66,6 +68,59 @@ class Fitted:
     def load(cls, folder: Path) -> Fitted:
         """Read what `save` wrote."""
         return cls(load_file(folder / "fitted.safetensors"), json.loads((folder / "fitted.json").read_text()))
+
+
+def pack_ids(ids: pl.Series) -> np.ndarray:
+    """Ids as u8[n, width], zero-padded UTF-8, so that `Fitted.arrays` can hold them."""
+    fixed = np.array([i.encode() for i in ids.to_list()], dtype=bytes)
+    return fixed.view(np.uint8).reshape(len(ids), -1)
+
+
+def unpack_ids(packed: np.ndarray) -> pl.Series:
+    """What `pack_ids` packed."""
+    fixed = np.ascontiguousarray(packed).view(f"S{packed.shape[1]}").ravel()
+    return pl.Series("id", [i.decode() for i in fixed.tolist()], dtype=pl.String)
+
+
+def rows_of(name: str, needs: Needs, shard: Shard | None, role: str) -> pl.DataFrame:
+    """The rows of a shard, once they are known to carry what a selector reads.
+
+    Args:
+        name: the selector's word.
+        needs: what it reads.
+        shard: what it was given.
+        role: what the shard is to it: target, reference, sample (these need a row at least) or shard.
+
+    Raises:
+        InputError: there is no shard, no row, or no such column.
+    """
+    if shard is None or (role != "shard" and not len(shard)):
+        advice = "Add `target` to the recipe" if role == "target" else ""
+        raise InputError(f"selector {name!r}", f"needs a {role} with at least one row", next_step=advice)
+    if missing := [c for c in ("id", *needs.columns) if c not in shard.rows.columns]:
+        raise InputError(f"selector {name!r}", f"needs columns {missing} of its {role}", got=shard.rows.columns)
+    return shard.rows
+
+
+def vectors_of(name: str, needs: Needs, shard: Shard | None, role: str) -> np.ndarray:
+    """The vectors of a shard, f32[n, d] and finite; arguments as for `rows_of`.
+
+    Raises:
+        InputError: as `rows_of`, or there is not one finite vector per row.
+    """
+    rows = rows_of(name, needs, shard, role)
+    vectors = shard.vectors if shard is not None else None
+    if vectors is None:
+        raise InputError(f"selector {name!r}", f"needs vectors of its {role}", next_step="Embed these rows first")
+    if len(vectors) != rows.height:
+        raise InputError(
+            f"selector {name!r}", f"needs {rows.height} vectors, one per row of its {role}", got=len(vectors)
+        )
+    if not np.isfinite(vectors).all():
+        raise InputError(
+            f"selector {name!r}", f"needs finite vectors of its {role}", next_step="Embed these rows again"
+        )
+    return np.ascontiguousarray(vectors, np.float32)
 
 
 class Selector(Protocol):
