@@ -1,0 +1,318 @@
+"""Ingest: from a bundle of files to row shards and a quarantine, every record in exactly one of them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import fsspec
+from pydantic import ValidationError
+
+from mixtura import registry
+from mixtura.errors import CountError, InputError, MixturaError, nearest
+from mixtura.pipeline.locate import File
+from mixtura.pipeline.reading import CHUNK, Broken, Reader, Record, Spec, broken, open_stream, read_stream, reader_for
+from mixtura.pipeline.shapes import Shape, as_json, shape_of
+from mixtura.pipeline.shards import QuarantineWriter, RowWriter
+from mixtura.pipeline.turns import Misfit
+from mixtura.recipe import Source
+from mixtura.rows import content_id
+from mixtura.store import Artefact, Store, code_version
+
+ALONE = 8 << 20  # a file of this size is a bundle of its own
+BUNDLE_FILES = 256  # small files in a bundle, on average
+BUNDLE_BYTES = 32 << 20  # and the bytes at which it is closed anyway
+FIRST = 32  # good records that decide a file's shape
+FIRST_BYTES = 32 << 20  # or fewer, where they are huge or broken
+LIBRARIES = ("orjson", "pyarrow", "zstandard", "charset-normalizer")
+# what of a source decides its rows; thresholds and revision do not
+DECIDES = {"format", "columns", "options", "license", "task", "language", "max_record_bytes", "max_ratio"}
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """Files of one source that are ingested together: the unit of work and of reuse."""
+
+    source: str
+    spec: Source
+    files: tuple[File, ...]
+
+
+@dataclass(frozen=True)
+class IngestJob:
+    """One bundle's work, small and picklable.
+
+    store: folder of the store.
+    shard_rows: most rows in one file of rows.
+    """
+
+    bundle: Bundle
+    store: str
+    shard_rows: int
+
+
+def bundles(source: str, spec: Source, files: Sequence[File]) -> list[Bundle]:
+    """Cut a source's files into bundles, such that a new file changes one bundle (at most splits it in two).
+
+    Small files are cut in name order after each name whose hash is 0 modulo BUNDLE_FILES: where the cuts are depends
+    on the names themselves, not on how many came before. Sizes close a bundle early, which shifts cuts only up to the
+    next such name.
+    """
+    found: list[tuple[File, ...]] = [(f,) for f in files if f.bytes >= ALONE]
+    held: list[File] = []
+    for file in sorted((f for f in files if f.bytes < ALONE), key=lambda f: f.name):
+        held.append(file)
+        mark = hashlib.blake2b(file.name.encode(), digest_size=8).digest()
+        if int.from_bytes(mark, "big") % BUNDLE_FILES == 0 or sum(f.bytes for f in held) >= BUNDLE_BYTES:
+            found.append(tuple(held))
+            held = []
+    if held:
+        found.append(tuple(held))
+    return [Bundle(source, spec, group) for group in sorted(found, key=lambda g: g[0].name)]
+
+
+def ingest(job: IngestJob) -> Artefact:
+    """Rows and quarantine of one bundle, found in the store or made.
+
+    Returns:
+        kind `ingest`: `rows-00000.parquet`, … (schema ROW, ids and origins set, tokens null), `quarantine.parquet`;
+        facts `source, read, rows, quarantined, bytes, files, errors {code: n}, first_error`.
+
+    Raises:
+        InputError: a file that is never read (an archive, a pickle), an ambiguous shape, or an impossible option.
+        CountError: a record was lost; a fault of ours.
+    """
+    bundle = job.bundle
+    words = {f.name: word_of(bundle.source, bundle.spec, f) for f in bundle.files}
+    readers = sorted({registry.module_of("readers", w).__name__ for w in words.values()})
+    for word in set(words.values()):
+        options_of(bundle.source, bundle.spec, registry.find("readers", word))
+    return Store(job.store).make(
+        "ingest",
+        partial(_write, job, words),
+        inputs=[_file_digest(f) for f in bundle.files],
+        spec={
+            "source": bundle.source,
+            "names": [f.name for f in bundle.files],
+            "shard_rows": job.shard_rows,
+            **bundle.spec.model_dump(mode="json", include=DECIDES),
+        },
+        code="+".join(code_version(m, LIBRARIES) for m in [__name__, *readers]),
+    )
+
+
+def check_source(name: str, spec: Source, made: Sequence[Artefact]) -> None:
+    """Stop where a source yields nothing, or where too much of it is broken.
+
+    Raises:
+        InputError: with the counts and the first error.
+    """
+    read, rows, bad = [sum(a.facts[k] for a in made) for k in ("read", "rows", "quarantined")]
+    first = next((a.facts["first_error"] for a in made if a.facts["first_error"]), None)
+    came = f"{rows} rows and {bad} quarantined of {read} records"
+    if rows == 0 and not spec.allow_empty:
+        then = f"First error: {first}" if first else "The files hold no record; set allow_empty to go on"
+        raise InputError(f"source {name!r}", "must yield at least one row", got=came, next_step=then)
+    if bad > spec.max_quarantine * read and not (rows == 0 and bad == 0):
+        raise InputError(
+            f"source {name!r}",
+            f"must have at most {spec.max_quarantine:.4g} of its records broken (max_quarantine)",
+            got=came,
+            next_step=f"First error: {first}",
+        )
+
+
+def word_of(source: str, spec: Source, file: File) -> str:
+    """The reader's word for a file: the recipe's `format`, or what its ending says.
+
+    Raises:
+        InputError: neither knows a reader.
+    """
+    word = spec.format or reader_for(file.name)
+    if word is None:
+        choices = ", ".join(registry.words("readers"))
+        raise InputError(f"sources.{source}.format", f"must be one of {choices} for this ending", got=file.name)
+    if word not in registry.words("readers"):
+        registry.find("readers", word)  # raises, with the choices and the nearest
+    return word
+
+
+def options_of(source: str, spec: Source, reader: Reader) -> Spec:
+    """The recipe's `options`, checked by the reader.
+
+    Raises:
+        InputError: an unknown or wrong option, by its path.
+    """
+    try:
+        return reader.Options.model_validate(spec.options)
+    except ValidationError as e:
+        fault = e.errors()[0]
+        key = str(fault["loc"][0]) if fault["loc"] else ""
+        known = list(reader.Options.model_fields)
+        need = fault["msg"].removeprefix("Value error, ")
+        if fault["type"] == "extra_forbidden":
+            need = f"must be one of the reader's options {known}" if known else "must be left out: the reader has none"
+        raise InputError(
+            f"sources.{source}.options.{key}", need, got=fault["input"], next_step=nearest(key, known)
+        ) from e
+
+
+def records(
+    source: str, spec: Source, file: File, opened: BinaryIO
+) -> Iterator[tuple[Record, dict[str, Any]] | Broken]:
+    """Every record of an open file with its row content, in order, or what is wrong with it.
+
+    The first FIRST good records decide the file's shape; see `shapes`.
+    """
+    reader: Reader = registry.find("readers", word_of(source, spec, file))
+    stream = open_stream(opened, file.name, reader, max_record_bytes=spec.max_record_bytes, max_ratio=spec.max_ratio)
+    found = read_stream(stream, reader, options_of(source, spec, reader))
+    first: list[Record | Broken] = []
+    good = size = 0
+    for item in found:
+        first.append(item)
+        good += isinstance(item, Record)
+        size += len(item.raw or b"")
+        if good >= FIRST or size >= FIRST_BYTES:
+            break
+    shape = shape_of(spec, [r.value for r in first if isinstance(r, Record)], file.name)
+    return _shaped(chain(first, found), shape)
+
+
+def _shaped(found: Iterator[Record | Broken], shape: Shape) -> Iterator[tuple[Record, dict[str, Any]] | Broken]:
+    for item in found:
+        if isinstance(item, Broken):
+            yield item
+            continue
+        try:
+            yield item, shape(item.value)
+        except Misfit as misfit:
+            raw = as_json(item.value) if item.raw is None else item.raw
+            yield broken(item.offset, str(misfit), raw)
+
+
+def open_file(file: File) -> BinaryIO:
+    """A file's stored bytes, local or remote.
+
+    Raises:
+        InputError: it is gone or cannot be read.
+    """
+    try:
+        if "://" in file.url:
+            return fsspec.open(file.url, "rb").open()  # type: ignore[return-value]
+        return open(file.url, "rb")
+    except (OSError, ImportError) as e:
+        raise InputError(f"file {file.name!r}", f"must be readable: {e}") from e
+
+
+def _write(job: IngestJob, words: dict[str, str], folder: Path) -> dict[str, Any]:
+    bundle, spec = job.bundle, job.bundle.spec
+    rows = RowWriter(folder, job.shard_rows)
+    bad = QuarantineWriter(folder)
+    read, errors, first_error = 0, Counter[str](), None
+    for file in bundle.files:
+        fixed = {"source": bundle.source, "file": file.name}
+        with open_file(file) as opened:
+            before = _stamp(file)
+            for item in records(bundle.source, spec, file, opened):
+                read += 1
+                if isinstance(item, Broken):
+                    errors[item.error.partition(":")[0]] += 1
+                    first_error = first_error or f"{file.name} at {item.offset}: {item.error}"
+                    bad.add(fixed | item._asdict())
+                    continue
+                record, row = item
+                row |= fixed
+                row["id"], row["offset"] = content_id(row), record.offset
+                row["task"] = row.get("task") or spec.task
+                row["language"] = row.get("language") or spec.language
+                row["license"] = row.get("license") or spec.license
+                rows.add(row, len(record.raw or row.get("text") or b""))
+            if _stamp(file) != before:
+                raise MixturaError(f"file {file.name!r} changed while it was read. Run again when it is complete.")
+    rows.close()
+    bad.close()
+    if read != rows.count + bad.count:
+        raise CountError(f"ingest of {bundle.source!r}: read {read}, but {rows.count} rows + {bad.count} quarantined")
+    return {
+        "source": bundle.source,
+        "read": read,
+        "rows": rows.count,
+        "quarantined": bad.count,
+        "bytes": sum(f.bytes for f in bundle.files),
+        "files": len(bundle.files),
+        "errors": dict(sorted(errors.items())),
+        "first_error": first_error,
+    }
+
+
+def _stamp(file: File) -> tuple[int, int] | None:
+    if "://" in file.url:
+        return None
+    facts = Path(file.url).stat()
+    return facts.st_size, facts.st_mtime_ns
+
+
+def _file_digest(file: File) -> str:
+    h = hashlib.sha256()
+    with open_file(file) as opened:
+        while chunk := opened.read(CHUNK):
+            h.update(chunk)
+    return h.hexdigest()
+
+
+@dataclass(frozen=True)
+class SampledRows:
+    """What a look at the start of a source's files shows, for `mixtura check`.
+
+    rows: contents of the first good rows.
+    read, quarantined: records looked at, and the broken ones among them.
+    bytes: of all files, as stored.
+    estimated_rows: of all files, from the bytes that the records looked at took.
+    errors: the first of each code.
+    """
+
+    rows: list[dict[str, Any]]
+    read: int
+    quarantined: int
+    bytes: int
+    estimated_rows: int
+    errors: dict[str, str]
+
+
+def sample_rows(source: str, spec: Source, files: Sequence[File], limit: int = 1000) -> SampledRows:
+    """Parse the start of up to 16 files, spread over the source, until `limit` records are seen. Writes nothing."""
+    picked = list(files)[:: max(len(files) // 16, 1)][:16]
+    rows: list[dict[str, Any]] = []
+    errors: dict[str, str] = {}
+    read = bad = 0
+    seen_bytes = 0.0
+    for file in picked:
+        here = 0
+        with open_file(file) as opened:
+            found = records(source, spec, file, opened)
+            for item in islice(found, max(limit // len(picked), 1)):
+                here += 1
+                if isinstance(item, Broken):
+                    bad += 1
+                    errors.setdefault(item.error.partition(":")[0], f"{file.name} at {item.offset}: {item.error}")
+                else:
+                    rows.append(item[1] | {"source": source, "file": file.name, "offset": item[0].offset})
+            ended = next(found, None) is None
+            # a whole file counts as it is stored; of a part we know how far the reader's handle has come at most
+            seen_bytes += file.bytes if ended else min(_taken(rows, here), file.bytes)
+        read += here
+    total = sum(f.bytes for f in files)
+    estimated = round((read - bad) * total / seen_bytes) if seen_bytes else 0
+    return SampledRows(rows, read, bad, total, estimated, errors)
+
+
+def _taken(rows: Sequence[dict[str, Any]], here: int) -> float:
+    """Bytes that the last `here` rows take as JSON: near enough to what they took in the file."""
+    return float(sum(len(as_json(r)) for r in rows[-here:]))
