@@ -113,6 +113,12 @@ def resolved_yaml(recipe: Recipe) -> str:
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=110)
 
 
+def base_of(path: str | Path) -> Path:
+    """The folder that a recipe's paths are relative to: its own, or the parent of a folder `recipes` that holds it."""
+    folder = Path(path).resolve().parent
+    return folder.parent if folder.name == "recipes" else folder
+
+
 def environment(recipe: Recipe) -> dict[str, str]:
     """Values of the variables that the recipe declares.
 

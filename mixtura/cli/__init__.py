@@ -1,0 +1,5 @@
+"""The command line: `mixtura run | check | demo | show | why | train | schema | serve`."""
+
+from mixtura.cli.app import main
+
+__all__ = ["main"]

@@ -1,0 +1,105 @@
+"""`mixtura show` and `mixtura why`: read a mixture's summary and ledger."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from mixtura.cli.terminal import console, table
+from mixtura.errors import InputError
+from mixtura.pipeline.summary import Summary
+
+
+def show(mixture: Path) -> None:
+    """Print composition, books and files of a mixture."""
+    summary = summary_of(mixture)
+    total = summary.total
+    console.print(f"[bold]{summary.name}[/]  {total.rows:,} rows, {total.tokens:,} tokens, as {summary.form}\n")
+    table(["split", "rows", "tokens", "bytes"], [(n, s.rows, s.tokens, s.bytes) for n, s in summary.splits.items()])
+    console.print()
+    table(
+        ["source", "licence", "read", "quarantined", "dropped", "pool", "picked"],
+        [
+            (s.name, s.license, s.read, s.quarantined, sum(s.dropped.values()), s.pool_rows, s.picked_rows)
+            for s in summary.sources
+        ],
+    )
+    console.print()
+    table(
+        ["stage", "read", "written", "lost"],
+        [(s.stage, s.read, s.written, _lost(s.dropped, s.quarantined)) for s in summary.stages],
+    )
+    console.print()
+    table(
+        ["selection", "selector", "scored", "picked", "tokens"],
+        [(s.name, s.selector, s.pool_rows, s.picked_rows, s.picked_tokens) for s in summary.selections],
+    )
+    console.print(f"\n[dim]report {mixture}/report.html · ledger {mixture}/ledger.parquet[/]")
+
+
+def why(mixture: Path, row: str) -> None:
+    """Print every record of the ledger whose id begins so."""
+    summary = summary_of(mixture)
+    ledger = pl.scan_parquet(mixture / "ledger.parquet")
+    matches = pl.col("id").str.starts_with(row) | pl.col("raw_id").str.starts_with(row)
+    found = ledger.filter(matches).collect() if row else ledger.head(0).collect()
+    if not found.height:
+        step = "Ids are in the mixture's column id and in ledger.parquet"
+        raise InputError(f"mixture {summary.name!r}", "must hold a record with this id", got=row, next_step=step)
+    if (ids := found["raw_id"].n_unique()) > 20:
+        raise InputError("row id", f"must name fewer records: {ids:,} begin so", got=row, next_step="Give more digits")
+    for record in found.iter_rows(named=True):
+        _tell(record, mixture)
+
+
+def summary_of(mixture: Path) -> Summary:
+    """The summary of a finished mixture.
+
+    Raises:
+        InputError: the folder is not a mixture.
+    """
+    if not (mixture / "manifest.json").is_file():
+        raise InputError(f"{str(mixture)!r}", "must be a mixture's folder, which holds a manifest.json")
+    return Summary.from_json((mixture / "summary.json").read_text(encoding="utf-8"))
+
+
+def _tell(record: dict[str, Any], mixture: Path) -> None:
+    fate = {"written": "green", "dropped": "yellow", "quarantined": "red"}[record["fate"]]
+    name = record["id"] or record["raw_id"] or "(no id: it was never a row)"
+    console.print(f"[bold]{name}[/]  [{fate}]{record['fate']}[/]")
+    console.print(f"  read        source {record['source']}, file {record['file']}, offset {record['offset']:,}")
+    if record["raw_id"] and record["id"] and record["raw_id"] != record["id"]:
+        console.print(f"  cleaned     changed by normalisation; as read it was {record['raw_id']}")
+    if record["tokens"] is not None:
+        console.print(f"  size        {record['tokens']:,} tokens")
+    for column, value in record.items():
+        if column.startswith("score.") and value is not None:
+            console.print(f"  score       {value:.6g} by {column.removeprefix('score.')}")
+    if record["survivor"]:
+        near = f", similarity {record['similarity']:.3f}" if record["similarity"] is not None else ""
+        console.print(f"  in favour   of {record['survivor']}{near}")
+    if record["selection"]:
+        console.print(f"  picked      by {record['selection']}, rank {record['rank']:,}")
+    if record["fate"] == "written":
+        console.print(f"  written     to {record['split']}")
+        _account(record, mixture)
+    else:
+        detail = f" ({record['detail']})" if record["detail"] else ""
+        console.print(f"  ended       at {record['stage']}: {record['reason']}{detail}")
+
+
+def _account(record: dict[str, Any], mixture: Path) -> None:
+    """The selector's own account, from the row in the mixture."""
+    files = sorted((mixture / record["split"]).glob("*.parquet")) if (mixture / record["split"]).is_dir() else []
+    if not files:
+        return
+    rows = pl.scan_parquet(files).filter(pl.col("id") == record["id"]).select("why").collect()
+    if rows.height and rows["why"][0]:
+        console.print(f"  because     {rows['why'][0]}", markup=False)
+
+
+def _lost(dropped: dict[str, int], quarantined: int) -> str:
+    parts = [f"{n:,} {r}" for r, n in dropped.items()]
+    return ", ".join(parts + ([f"{quarantined:,} quarantined"] if quarantined else []))

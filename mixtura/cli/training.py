@@ -1,0 +1,44 @@
+"""`mixtura train`: the bundled trainer on a mixture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mixtura.cli.inspect_mixture import summary_of
+from mixtura.cli.terminal import console, table
+from mixtura.recipe import Recipe, Train
+
+
+def run(mixture: Path, out: Path | None, model: str | None, steps: int | None, *, plain: bool) -> None:
+    """Train with the mixture's own recipe, and print what it did to the held-out losses."""
+    summary_of(mixture)
+    recipe = Recipe.model_validate(yaml.safe_load((mixture / "recipe.yaml").read_text(encoding="utf-8")))
+    changes: dict[str, Any] = {k: v for k, v in (("model", model), ("steps", steps)) if v is not None}
+    settings = Train.model_validate(recipe.train.model_dump() | changes)
+    target = out or mixture.with_name(f"{mixture.name}-model")
+    result = trained(mixture, settings, target, recipe.seed, plain=plain)
+    rows = [
+        (name, result[f"{name}_loss_before"], result[f"{name}_loss_after"])
+        for name in ("validation", "target")
+        if f"{name}_loss_before" in result
+    ]
+    if rows:
+        table(["held out", "loss before", "loss after"], rows)
+    console.print(f"model   {target}")
+
+
+def trained(mixture: Path, settings: Train, out: Path, seed: int, *, plain: bool) -> dict[str, Any]:
+    """Train, as a Prefect flow or plainly."""
+    if plain:
+        from mixtura.trainer import train
+
+        return train(mixture, settings, out=out, seed=seed)
+    from mixtura.flows.prefect_env import quieten
+
+    quieten()
+    from mixtura.flows.train import train as flow
+
+    return flow(str(mixture), settings, str(out), seed)

@@ -1,0 +1,31 @@
+"""Training as a Prefect flow: the bundled trainer on a mixture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, task
+from prefect.artifacts import create_table_artifact
+from prefect.cache_policies import NO_CACHE
+
+from mixtura.recipe import Train
+from mixtura.trainer import train as train_on
+
+
+@flow(name="train", persist_result=False)
+def train(mixture: str, settings: Train | None = None, out: str | None = None, seed: int = 0) -> dict[str, Any]:
+    """Fine-tune a causal LM on a mixture, and measure the held-out losses before and after.
+
+    Args:
+        mixture: the mixture's folder.
+        settings: the trainer's settings.
+        out: folder of the model; by default `model` beside the mixture's name.
+        seed: of order and initial weights.
+    """
+    folder = Path(mixture)
+    target = Path(out) if out else folder.with_name(f"{folder.name}-model")
+    run = task(train_on, name="train", cache_policy=NO_CACHE, persist_result=False)
+    result = run(folder, settings or Train(), out=target, seed=seed)
+    create_table_artifact([{k: v for k, v in result.items() if isinstance(v, int | float | str)}], key="train")
+    return result
