@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from mixtura.pipeline.summary import SampleFacts, SelectionFacts, SourceFacts, Summary
+from mixtura.pipeline.wording import by_count, count, share
 
 # Licence ids that the Hub knows (its documentation, "Licenses"); anything else is `other`.
 HUB_LICENSES = re.compile(
@@ -93,8 +94,9 @@ def _opening(s: Summary) -> str:
     read = sum(x.read for x in s.sources)
     aim = f", chosen to resemble {s.target.rows:,} target rows" if s.target else ""
     return (
-        f"A training mixture of **{_n(s.total.rows, 'row')}** and **{_n(s.total.tokens, 'token')}**{aim}. "
-        f"{_n(read, 'record')} were read from {_n(len(s.sources), 'source')}; {pool:,} of them were fit to be chosen. "
+        f"A training mixture of **{count(s.total.rows, 'row')}** and **{count(s.total.tokens, 'token')}**{aim}. "
+        f"{count(read, 'record')} were read from {count(len(s.sources), 'source')}; "
+        f"{pool:,} of them were fit to be chosen. "
         f"Built by Mixtura {s.version} with seed {s.seed}, recipe `{s.fingerprint}`. "
         "`report.html` shows the same with plots and with rows in full; "
         "`mixtura why . ROW_ID` tells the life of any record."
@@ -129,9 +131,9 @@ def _composition(s: Summary) -> str:
                 x.name,
                 f"{x.pool_rows:,}",
                 f"{x.picked_rows:,}",
-                f"{_share(x.pool_rows, pool_rows)} → {_share(x.picked_rows, s.total.rows)}",
+                f"{share(x.pool_rows, pool_rows)} → {share(x.picked_rows, s.total.rows)}",
                 f"{x.picked_tokens:,}",
-                f"{_share(x.pool_tokens, pool_tokens)} → {_share(x.picked_tokens, s.total.tokens)}",
+                f"{share(x.pool_tokens, pool_tokens)} → {share(x.picked_tokens, s.total.tokens)}",
             ]
             for x in s.sources
         ],
@@ -144,8 +146,8 @@ def _composition(s: Summary) -> str:
 def _selection(x: SelectionFacts) -> str:
     pick = {k: v for k, v in x.pick.items() if v not in (None, {}) and k != "rule"}
     lines = [
-        f"**{x.name}** — selector `{x.selector}` ({md(x.paper)}) scored {_n(x.pool_rows, 'row')} and picked "
-        f"{_n(x.picked_rows, 'row')} with {_n(x.picked_tokens, 'token')} "
+        f"**{x.name}** — selector `{x.selector}` ({md(x.paper)}) scored {count(x.pool_rows, 'row')} and picked "
+        f"{count(x.picked_rows, 'row')} with {count(x.picked_tokens, 'token')} "
         f"by {RULES.get(x.pick.get('rule', ''), 'its rule')} (`{x.score_kind}`)."
     ]
     lines += [f"- {word}: {code(value)}" for word, value in (("pick", pick), ("options", x.options)) if value]
@@ -175,7 +177,7 @@ def _losses(s: Summary) -> str:
             for x in s.stages
         ],
     )
-    reasons = [[x.stage, r, f"{n:,}", _share(n, x.read)] for x in s.stages for r, n in _by_count(x.dropped)]
+    reasons = [[x.stage, r, f"{n:,}", share(n, x.read)] for x in s.stages for r, n in by_count(x.dropped)]
     why = grid(["stage", "reason", "rows", "of what the stage read"], reasons) if reasons else "Nothing was dropped."
     rule = f"Near-duplicates are {md(s.near_duplicates)}. " if s.near_duplicates else ""
     return (
@@ -204,9 +206,9 @@ def _limits(s: Summary) -> str:
         "Rows were chosen by score, not read by people: errors, bias and personal data of the sources remain.",
     ]
     if unknown := sum(n for name, n in s.licenses.items() if hub_license(name) == "unknown"):
-        limits.append(f"The licence of {_n(unknown, 'row')} is not known. Find it out before you publish.")
+        limits.append(f"The licence of {count(unknown, 'row')} is not known. Find it out before you publish.")
     if silent := s.languages.get("", 0):
-        limits.append(f"The language of {_n(silent, 'row')} is not stated by its source.")
+        limits.append(f"The language of {count(silent, 'row')} is not stated by its source.")
     if not s.near_duplicates:
         limits.append("Near-duplicates were not removed.")
     return "\n".join(f"- {line}" for line in limits)
@@ -244,20 +246,4 @@ def code(value: Any) -> str:
 
 
 def _listed(word: str, counts: Mapping[str, int]) -> str:
-    return f"{word}: " + ", ".join(f"{md(k)} ({n:,})" for k, n in _by_count(counts)) + "." if counts else ""
-
-
-def _by_count(counts: Mapping[str, int]) -> list[tuple[str, int]]:
-    return sorted(((k, n) for k, n in counts.items() if n), key=lambda x: (-x[1], x[0]))
-
-
-def _share(part: int, whole: int) -> str:
-    """A percentage that is never rounded to 0 or to 100 unless it is that."""
-    if not whole or not part:
-        return "0 %" if whole else "–"
-    share = 100 * part / whole
-    return "< 0.1 %" if share < 0.05 else "> 99.9 %" if 99.95 <= share < 100 else f"{share:.1f} %"
-
-
-def _n(count: int, noun: str) -> str:
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+    return f"{word}: " + ", ".join(f"{md(k)} ({n:,})" for k, n in by_count(counts)) + "." if counts else ""
