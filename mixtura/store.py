@@ -43,6 +43,7 @@ class Artefact:
     digest: str
     files: dict[str, dict[str, Any]]  # name → {bytes, sha256}
     facts: dict[str, Any]  # what the maker counted; JSON
+    inputs: tuple[str, ...] = ()  # digests of what it was made from
     reused: bool = True
 
     def file(self, name: str) -> Path:
@@ -93,7 +94,8 @@ class Store:
             if folder.exists():  # damaged from outside: set it aside, it will be made again
                 shutil.rmtree(folder, ignore_errors=True)
             return None
-        return Artefact(kind, key, str(folder), manifest["digest"], manifest["files"], manifest["facts"])
+        inputs = tuple(manifest["inputs"])
+        return Artefact(kind, key, str(folder), manifest["digest"], manifest["files"], manifest["facts"], inputs)
 
     def make(
         self, kind: str, write: Callable[[Path], dict[str, Any]], *, inputs: Sequence[str], spec: Any, code: str
@@ -139,7 +141,7 @@ class Store:
             sync_folder(final.parent)
         finally:
             shutil.rmtree(draft, ignore_errors=True)
-        return Artefact(kind, key, str(final), manifest["digest"], files, facts, reused=False)
+        return Artefact(kind, key, str(final), manifest["digest"], files, facts, tuple(inputs), reused=False)
 
     def sweep(self) -> int:
         """Remove drafts that a killed process left behind; returns how many."""

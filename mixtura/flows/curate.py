@@ -28,7 +28,7 @@ RETRIES = {"ingest": 2, "embed": 1, "write": 1}
 
 
 @flow(name="curate", description=__doc__, persist_result=False)
-def curate(recipe: Recipe, settings: Settings = Settings()) -> dict[str, Any]:
+def curate(recipe: Recipe, settings: Settings | None = None) -> dict[str, Any]:
     """Make the mixture that a recipe describes.
 
     Args:
@@ -39,7 +39,7 @@ def curate(recipe: Recipe, settings: Settings = Settings()) -> dict[str, Any]:
         `folder`, `card`, `rows`, `tokens`, `changed`.
     """
     recipe_file.check_words(recipe)
-    published: Published = stages.curate(Plan.of(recipe, settings, teller()), _as_task)
+    published: Published = stages.curate(Plan.of(recipe, settings or Settings(), teller()), _as_task)
     _show(published)
     total = published.summary.total
     return {

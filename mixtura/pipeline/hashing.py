@@ -47,16 +47,21 @@ def string_hashes(strings: pl.Series) -> np.ndarray:
     return np.concatenate(parts) if parts else np.zeros(0, np.uint64)
 
 
-def unit_noise(ids: pl.Series, seed: int, purpose: str) -> np.ndarray:
-    """f64[n] in the open interval (0, 1), uniform, one draw per id: it does not depend on order, shard or neighbours.
+def keys(names: pl.Series, seed: int, purpose: str) -> np.ndarray:
+    """u64[n], uniform, one key per name: it does not depend on order, shard or neighbours.
 
     Args:
-        ids: row ids.
-        seed: another seed gives independent draws.
-        purpose: a word; another word gives independent draws.
+        names: row ids, or names of groups; equal names have equal keys.
+        seed: another seed gives independent keys.
+        purpose: a word; another word gives independent keys.
     """
     salt = string_hashes(pl.Series([f"{purpose} {seed}"]))
-    bits = mix(string_hashes(ids) ^ salt) >> np.uint64(12)  # 52 bits: with the half below, never 0 nor 1
+    return mix(string_hashes(names) ^ salt)
+
+
+def unit_noise(names: pl.Series, seed: int, purpose: str) -> np.ndarray:
+    """`keys` as f64[n] in the open interval (0, 1)."""
+    bits = keys(names, seed, purpose) >> np.uint64(12)  # 52 bits: with the half below, never 0 nor 1
     return (bits.astype(np.float64) + 0.5) * 2.0**-52
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 
 from mixtura.errors import InputError
-from mixtura.pipeline.sampling import group_keys, keys, unit
+from mixtura.pipeline.hashing import keys, unit_noise
 from mixtura.recipe import Mix, Splits
 
 SPLITS = ("train", "validation", "test")
@@ -57,8 +57,8 @@ def split_of(ids: pl.Series, groups: pl.Series, splits: Splits, *, seed: int) ->
     if not len(ids):
         return []
     names = groups.cast(pl.String).fill_null(ids)
-    key = group_keys(names, seed, "split")
-    where = unit(key)
+    key = keys(names, seed, "split")
+    where = unit_noise(names, seed, "split")
     split = np.where(where < splits.test, "test", "train").astype("<U10")
     split[(where >= splits.test) & (where < splits.test + splits.validation)] = "validation"
     order = np.unique(key)

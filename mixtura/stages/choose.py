@@ -16,7 +16,7 @@ from mixtura.pipeline import embed as embedding
 from mixtura.pipeline import mix as mixing
 from mixtura.pipeline import pick as picking
 from mixtura.pipeline import scoring, tables
-from mixtura.pipeline.sampling import keys
+from mixtura.pipeline.hashing import keys
 from mixtura.recipe import Selection
 from mixtura.rows import plain_text
 from mixtura.stages.gather import Drawn, Part, Pool

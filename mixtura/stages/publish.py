@@ -334,7 +334,7 @@ def _add(total: dict[str, int], more: dict[str, int]) -> None:
 
 def _inputs(pool: Pool, plan: Plan) -> dict[str, str]:
     """Digest of each source's files, whatever the shards were."""
-    return {n: digest([u.ingest.facts["inputs"] for u in us]) for n, us in _units(plan, pool).items()}
+    return {n: digest(sorted(d for u in us for d in u.ingest.inputs)) for n, us in _units(plan, pool).items()}
 
 
 def _card_copy(plan: Plan, made: Artefact) -> Path:
