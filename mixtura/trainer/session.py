@@ -1,0 +1,238 @@
+"""`train`: a mixture and a spec in, a model folder out; killed anywhere and run again, the result is the same.
+
+While it runs, everything lives in a hidden folder beside `out`. `out` appears at the end, complete: the model as
+transformers loads it, `metrics.jsonl`, and `training.json` with what was trained on what, and what it brought.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from mixtura.errors import InputError
+from mixtura.recipe import TinyModel, Train, digest
+from mixtura.store import code_version, file_digest, seal, write_synced
+from mixtura.trainer import checkpoint
+from mixtura.trainer.chat import Chat
+from mixtura.trainer.encode import Encoded, encode
+from mixtura.trainer.evaluate import evaluate
+from mixtura.trainer.loop import Loop, Plan, Progress, optimizer_for
+from mixtura.trainer.mixture import read_rows, splits, texts
+from mixtura.trainer.model import Loaded, load, prepare_tiny, quiet, replace_folder, save
+from mixtura.trainer.packing import pack
+
+LIBRARIES = ("torch", "transformers", "tokenizers", "numpy")
+MANIFEST = "training.json"
+
+
+@dataclass
+class Run:
+    """The files of one run, and the held-out losses measured so far."""
+
+    out: Path
+    work: Path
+    fingerprint: str
+    metrics: list[dict[str, Any]] = field(default_factory=list)
+
+    def log(self, line: dict[str, Any]) -> None:
+        """Add a line to the metrics, also on disk, where one may watch it grow."""
+        self.metrics.append(line)
+        with (self.work / "metrics.jsonl").open("a", encoding="utf-8") as f:
+            f.write(json.dumps(line) + "\n")
+
+    def rewind(self, metrics: list[dict[str, Any]]) -> None:
+        """Forget what came after the checkpoint."""
+        self.metrics = list(metrics)
+        write_synced(self.work / "metrics.jsonl", "".join(json.dumps(m) + "\n" for m in metrics))
+
+
+def train(
+    mixture: Path, spec: Train, *, out: Path, seed: int, progress: Callable[[Progress], None] | None = None
+) -> dict[str, Any]:
+    """Fine-tune a causal LM on a mixture.
+
+    Args:
+        mixture: folder with train/*.parquet, and perhaps validation/*.parquet and target/heldout.parquet.
+        spec: the recipe's `train`.
+        out: folder for the model; it appears complete, at the end. A finished run of the same inputs is not repeated;
+            one of other inputs is replaced.
+        seed: of the order, the packing, dropout, and a tiny model's weights.
+        progress: told every finished step.
+
+    Returns:
+        What `training.json` says, and of this call alone: `reused`, `resumed_from` (step), `seconds`.
+
+    Raises:
+        InputError: the mixture holds nothing to train on, or the model or device is impossible.
+    """
+    begun = time.perf_counter()
+    out, mixture = Path(out).absolute(), Path(mixture)
+    found = splits(mixture)
+    run = Run(out, out.with_name(f".{out.name}.training"), _fingerprint(found, spec, seed))
+    if done := _finished(run):
+        return done | {"reused": True, "resumed_from": None, "seconds": 0.0}
+    device = _device(spec)
+    gpus = list(range(torch.cuda.device_count())) if device.type == "cuda" else []
+    with quiet(), torch.random.fork_rng(devices=gpus):
+        resumed, facts = _train(run, found, spec, seed, device, progress)
+    replace_folder(run.work / "final", out)
+    shutil.rmtree(run.work, ignore_errors=True)
+    return facts | {"reused": False, "resumed_from": resumed, "seconds": time.perf_counter() - begun}
+
+
+def _train(
+    run: Run,
+    found: dict[str, list[Path]],
+    spec: Train,
+    seed: int,
+    device: torch.device,
+    progress: Callable[[Progress], None] | None,
+) -> tuple[int, dict[str, Any]]:
+    run.work.mkdir(parents=True, exist_ok=True)
+    loaded = _load(run, found, spec, seed)
+    data = _encode(found, spec, loaded)
+    packs = {name: pack(encoded, spec.sequence_length, seed) for name, encoded in data.items()}
+    model = nn.Module.to(loaded.model, device)
+    optimizer = optimizer_for(model, spec)
+    plan = Plan.of(spec, len(packs["train"]), seed)
+
+    def measure(step: int) -> dict[str, Any]:
+        losses = {
+            name: evaluate(model, data[name], packs[name], micro_batch=spec.micro_batch, device=device).facts()
+            for name in data
+            if name != "train"
+        }
+        run.log({"step": step, "heldout": losses})
+        return losses
+
+    def after_step(done: int, line: dict[str, Any]) -> None:
+        run.log(line)
+        if done % spec.checkpoint_every == 0 or done == plan.steps:
+            state = checkpoint.State(done, run.metrics)
+            checkpoint.write(run.work / "checkpoints", run.fingerprint, state, model, optimizer)
+
+    state = checkpoint.restore(run.work / "checkpoints", run.fingerprint, model, optimizer)
+    run.rewind(state.metrics if state else [])
+    before = state.metrics[0]["heldout"] if state else measure(0)
+    start = state.step if state else 0
+    Loop(model, optimizer, data["train"], packs["train"], plan, spec, device).run(start, after_step, progress)
+    _round_weights(loaded)  # what is measured is what is saved
+    after = measure(plan.steps)
+    facts = {
+        "seed": seed,
+        "model": spec.model.model_dump() if isinstance(spec.model, TinyModel) else Path(spec.model).name,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "spec": spec.model_dump(mode="json", exclude={"model", "device"}),
+        "steps": plan.steps,
+        "sequences": len(packs["train"]),
+        "data": {name: encoded.counts.facts() for name, encoded in data.items()},
+        "heldout": {name: {"before": before[name], "after": after[name]} for name in after},
+        "fingerprint": run.fingerprint,
+    }
+    _finish(run, loaded, facts)
+    return start, facts
+
+
+def _load(run: Run, found: dict[str, list[Path]], spec: Train, seed: int) -> Loaded:
+    if isinstance(spec.model, str):
+        return load(spec, spec.model)
+    tiny = run.work / f"tiny-{run.fingerprint[:16]}"
+    if not tiny.exists():
+        prepare_tiny(texts(found["train"]), spec.model, tiny, seed=seed)
+    return load(spec, str(tiny))
+
+
+def _encode(found: dict[str, list[Path]], spec: Train, loaded: Loaded) -> dict[str, Encoded]:
+    """Every split that has something to train on, or to measure."""
+    chat = Chat(loaded.tokenizer)
+    data = {
+        name: encode(read_rows(files), chat, length=spec.sequence_length, loss=spec.loss)
+        for name, files in found.items()
+    }
+    if not data["train"].counts.trained_tokens:
+        raise InputError(
+            "mixture",
+            "must hold tokens to train on",
+            got=data["train"].counts.facts(),
+            next_step="Raise train.sequence_length, or set train.loss: all, where answers were cut off or are missing",
+        )
+    return {name: encoded for name, encoded in data.items() if encoded.counts.trained_tokens}
+
+
+def _finish(run: Run, loaded: Loaded, facts: dict[str, Any]) -> None:
+    final = run.work / "final"
+    nn.Module.cpu(loaded.model)
+    save(loaded, final)
+    write_synced(final / "metrics.jsonl", "".join(json.dumps(m) + "\n" for m in run.metrics))
+    facts["files"] = {p.name: seal(p) for p in sorted(final.iterdir()) if p.is_file()}
+    write_synced(final / MANIFEST, json.dumps(facts, indent=1, sort_keys=True) + "\n")
+
+
+def _finished(run: Run) -> dict[str, Any] | None:
+    """Facts of an earlier, finished run of the same inputs.
+
+    Raises:
+        InputError: `out` holds something that no run of ours wrote.
+    """
+    waiting = run.work / "final"  # killed between the manifest and the last rename
+    for folder in (run.out, waiting):
+        manifest = folder / MANIFEST
+        if not manifest.exists():
+            continue
+        facts = json.loads(manifest.read_text())
+        whole = all(_same(folder / n, f["sha256"]) for n, f in facts["files"].items())
+        if whole and facts["fingerprint"] == run.fingerprint:
+            if folder == waiting:
+                replace_folder(waiting, run.out)
+                shutil.rmtree(run.work, ignore_errors=True)
+            return facts
+    if run.out.exists() and not (run.out / MANIFEST).exists() and any(run.out.iterdir()):
+        raise InputError(
+            f"output folder {run.out.name!r}",
+            "must be new, empty, or an earlier run's",
+            got=sorted(p.name for p in run.out.iterdir())[:5],
+            next_step="Choose another folder",
+        )
+    return None
+
+
+def _same(path: Path, sha256: str) -> bool:
+    return path.is_file() and file_digest(path) == sha256
+
+
+def _round_weights(loaded: Loaded) -> None:
+    with torch.no_grad():
+        for tensor in loaded.model.parameters():
+            tensor.copy_(tensor.to(loaded.dtype))
+
+
+def _fingerprint(found: dict[str, list[Path]], spec: Train, seed: int) -> str:
+    """Digest of everything that the result depends on; paths are not part of it."""
+    values = spec.model_dump(mode="json", exclude={"device", "checkpoint_every"})
+    if isinstance(spec.model, str) and (folder := Path(spec.model)).is_dir():
+        values["model"] = {p.name: file_digest(p) for p in sorted(folder.iterdir()) if p.is_file()}
+    files = {name: [file_digest(p) for p in paths] for name, paths in found.items()}
+    code = code_version("mixtura.trainer.session", LIBRARIES)
+    return digest({"files": files, "spec": values, "seed": seed, "code": code})
+
+
+def _device(spec: Train) -> torch.device:
+    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if spec.device == "auto":
+        return torch.device(next(name for name in ("cuda", "mps", "cpu") if present[name]))
+    if not present[spec.device]:
+        raise InputError(
+            "train.device",
+            f"must be one of {', '.join(n for n, there in present.items() if there)} on this machine",
+            got=spec.device,
+            next_step="Set it to auto",
+        )
+    return torch.device(spec.device)
