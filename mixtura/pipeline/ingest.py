@@ -216,8 +216,9 @@ def _write(job: IngestJob, words: dict[str, str], folder: Path) -> dict[str, Any
     rows = RowWriter(folder, job.shard_rows)
     bad = QuarantineWriter(folder)
     read, errors, first_error = 0, Counter[str](), None
+    defaults = [(k, v) for k in ("task", "language", "license") if (v := getattr(spec, k)) is not None]
     for file in bundle.files:
-        fixed = {"source": bundle.source, "file": file.name}
+        fixed: dict[str, Any] = {"source": bundle.source, "file": file.name}
         with open_file(file) as opened:
             before = _stamp(file)
             for item in records(bundle.source, spec, file, opened):
@@ -230,9 +231,8 @@ def _write(job: IngestJob, words: dict[str, str], folder: Path) -> dict[str, Any
                 record, row = item
                 row |= fixed
                 row["id"], row["offset"] = content_id(row), record.offset
-                row["task"] = row.get("task") or spec.task
-                row["language"] = row.get("language") or spec.language
-                row["license"] = row.get("license") or spec.license
+                for key, default in defaults:
+                    row[key] = row.get(key) or default
                 rows.add(row, len(record.raw or row.get("text") or b""))
             if _stamp(file) != before:
                 raise MixturaError(f"file {file.name!r} changed while it was read. Run again when it is complete.")
@@ -315,4 +315,4 @@ def sample_rows(source: str, spec: Source, files: Sequence[File], limit: int = 1
 
 def _taken(rows: Sequence[dict[str, Any]], here: int) -> float:
     """Bytes that the last `here` rows take as JSON: near enough to what they took in the file."""
-    return float(sum(len(as_json(r)) for r in rows[-here:]))
+    return float(sum(len(as_json(r)) for r in (rows[-here:] if here else [])))

@@ -140,6 +140,7 @@ class _Field:
             self.parts.append((False, pattern[at:]))
         self.columns = tuple(name for is_column, name in self.parts if is_column)
         self.plain = len(self.parts) == 1
+        self.template = "".join("%s" if is_column else part.replace("%", "%%") for is_column, part in self.parts)
 
     def get(self, value: Value) -> Any:
         """The column's value, or the filled template.
@@ -150,7 +151,7 @@ class _Field:
         try:
             if self.plain:
                 return value[self.columns[0]]
-            return "".join(_inserted(value[part]) if is_column else part for is_column, part in self.parts)
+            return self.template % tuple([_inserted(value[c]) for c in self.columns])
         except KeyError as e:
             missing = str(e.args[0])
             advice = nearest(missing, value)
