@@ -17,6 +17,7 @@ from mixtura.errors import InputError
 from mixtura.pipeline import contract
 from mixtura.pipeline.contract import Fitted, Needs, Scale, Shard, rows_of
 from mixtura.pipeline.hashing import buffers, mix, piece_hashes
+from mixtura.recipe import Positive
 
 NAT = float(1 << 32)  # log ratios are stored as integers of 2^-32 nats: their sums are exact in any order
 SPACE, WORD, MARK = 0, 1, 2
@@ -30,13 +31,15 @@ CLASS[[c for c in range(256) if c >= 128 or chr(c).isalnum() or c == ord("_")]] 
 class Spec(contract.Spec):
     """Options of dsir."""
 
-    buckets: Annotated[int, Field(ge=2, le=1 << 24)] = 10_000
-    """Hash buckets; more keep more n-grams apart and need more target text."""
-    pseudo_count: Annotated[float, Field(gt=0)] = 1.0
-    """Added to every bucket; higher trusts rare n-grams less."""
-    length_normalise: bool = True
-    """Score the mean log weight of an n-gram. False is the paper's sum, which grows with length: with rule 'top' it
-    picks long rows, or very short ones where the pool is far from the target."""
+    buckets: Annotated[int, Field(ge=2, le=1 << 24)] = Field(
+        10_000, description="Hash buckets; more keep more n-grams apart and need more target text."
+    )
+    pseudo_count: Positive = Field(1.0, description="Added to every bucket; higher trusts rare n-grams less.")
+    length_normalise: bool = Field(
+        True,
+        description="Score the mean log weight of an n-gram. False is the paper's sum, whose size grows with length: "
+        "rule 'top' then takes the longest rows that resemble the target.",
+    )
 
 
 class Dsir:

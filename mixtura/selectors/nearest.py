@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import polars as pl
@@ -11,14 +11,17 @@ from pydantic import Field
 from mixtura.pipeline import contract
 from mixtura.pipeline.contract import Fitted, Needs, Scale, Shard, pack_ids, rows_of, unpack_ids, vectors_of
 from mixtura.pipeline.transport import median_cost, soft_distances
+from mixtura.recipe import Positive
 
 
 class Spec(contract.Spec):
     """Options of nearest."""
 
-    epsilon: Annotated[float, Field(gt=0)] = 0.03
-    """Softness, in units of the median cost of sample and target: near 0 only the very nearest target counts,
-    higher ones prefer rows that have many targets near."""
+    epsilon: Positive = Field(
+        0.03,
+        description="Softness, in units of the median cost of sample and target: near 0 only the very nearest target "
+        "counts, higher prefers rows with many targets near.",
+    )
 
 
 class Nearest:

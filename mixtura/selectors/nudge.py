@@ -11,12 +11,13 @@ from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import polars as pl
-from pydantic import Field
+from pydantic import Field, PositiveInt
 
 from mixtura.errors import InputError
 from mixtura.pipeline import contract
 from mixtura.pipeline.contract import Fitted, Needs, Scale, Shard, pack_ids, rows_of, unpack_ids, vectors_of
 from mixtura.pipeline.transport import Prices, median_cost, soft_distances, solve_prices
+from mixtura.recipe import Positive
 
 BEST_PAID = 5  # targets that the facts name
 
@@ -24,16 +25,20 @@ BEST_PAID = 5  # targets that the facts name
 class Spec(contract.Spec):
     """Options of nudge."""
 
-    epsilon: Annotated[float, Field(gt=0)] = 0.03
-    """Entropy, in units of the median cost of reference and target: lower follows single targets more closely and
-    needs more iterations; higher blurs targets together."""
-    solve_rows: Annotated[int, Field(gt=0)] = 20_000
-    """Reference rows in the solve. 10 to 30 per target row give nine tenths of the full solve's top picks or more;
-    memory is 8 bytes times this times the target rows."""
-    tolerance: Annotated[float, Field(gt=0, lt=0.1)] = 1e-3
-    """Share of the mass that may arrive at a wrong target when the solve stops."""
-    max_iterations: Annotated[int, Field(gt=0)] = 5000
-    """Of the solve; it raises where they do not suffice."""
+    epsilon: Positive = Field(
+        0.03,
+        description="Entropy, in units of the median cost of reference and target: lower follows single targets more "
+        "closely and takes more iterations, higher blurs targets together.",
+    )
+    solve_rows: PositiveInt = Field(
+        20_000,
+        description="Reference rows in the solve; 10 to 30 per target row give nine tenths of the full solve's top "
+        "picks or more. Memory: 8 bytes times these times the target rows.",
+    )
+    tolerance: Annotated[float, Field(gt=0, lt=0.1)] = Field(
+        1e-3, description="Share of the mass that may arrive at a wrong target when the solve stops."
+    )
+    max_iterations: PositiveInt = Field(5000, description="Of the solve, which raises where they do not suffice.")
 
 
 class Nudge:
