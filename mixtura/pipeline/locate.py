@@ -12,7 +12,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from mixtura.errors import InputError, nearest
 from mixtura.pipeline.reading import reader_for
@@ -20,6 +20,9 @@ from mixtura.recipe import Source
 
 VARIABLE = re.compile(r"\$\{([^}]*)\}")
 MAGIC = re.compile(r"[*?\[]")
+ABOUT = re.compile(
+    r"(readme|licen[sc]e|notice|citation|changelog|contributing|source)(\.(md|txt|rst))?$", re.IGNORECASE
+)
 # One store, one protocol. Chains (`zip://…::file:///…`) and local aliases would lead around the rule.
 PROTOCOLS = ("memory", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "hf", "http", "https", "ftp", "sftp")
 
@@ -71,6 +74,7 @@ def survey(source: str, spec: Source, where: Where) -> Found:
 
     A path that is named outright must be readable. A folder (searched recursively) or a glob takes the files whose
     endings a reader knows, and lists the others as ignored; with `format` it takes every file that is not hidden.
+    A folder's README, LICENSE and the like are about the data, not data.
 
     Raises:
         InputError: a path outside what the recipe may reach, an unknown variable, no match, or no reader.
@@ -82,7 +86,9 @@ def survey(source: str, spec: Source, where: Where) -> Found:
         found = _Pattern(pattern, key, where)
         matches = list(found.remote() if found.protocol else found.local())
         for file, outright in matches:
-            if spec.format or reader_for(file.name):
+            if not outright and found.is_folder and ABOUT.match(PurePosixPath(file.name).name):
+                ignored.add(file.name)
+            elif spec.format or reader_for(file.name):
                 files[file.name] = file
             elif outright:
                 raise InputError(
@@ -119,6 +125,7 @@ class _Pattern:
     """One pattern of a recipe with its variables filled in.
 
     protocol: of a URL; None for local paths.
+    is_folder: whatever it leads to beyond itself is a folder's content, not a glob's match.
     anchor, prefix: the part that differs between machines, and the text that stands for it in names.
     """
 
@@ -140,6 +147,7 @@ class _Pattern:
         first = VARIABLE.match(text)
         self.prefix = first[0] if first else ""
         self.anchor = where.env[first[1]].rstrip("/") if first else ""
+        self.is_folder = not MAGIC.search(text)
         if not self.protocol:
             self.path = Path(os.path.normpath(where.base / expanded))
 
@@ -176,8 +184,7 @@ class _Pattern:
             _inside(self.key, self.text, self.path, allowed)
             found = [(self.path, True)]
         for path, outright in found:
-            inner = _walk(path) if path.is_dir() else [path]
-            for file in inner:
+            for file in _walk(path) if path.is_dir() else [path]:
                 _inside(self.key, self.name(str(file)), file, allowed)
                 if file.is_file():
                     yield File(self.name(str(file)), str(file), file.stat().st_size), outright and file == path

@@ -58,6 +58,8 @@ def conversation(value: Any) -> list[dict[str, Any]]:
     if isinstance(value, str):
         return transcript(value) or _from_json(value)
     turns = [value] if isinstance(value, dict) else value
+    if isinstance(turns, list) and turns and all(isinstance(t, list) for t in turns):  # BFCL: a list for each step
+        turns = [t for step in turns for t in step]
     if not isinstance(turns, list):
         raise Misfit("wrong-type", f"a conversation must be a list of turns; the record has {type(value).__name__}")
     if not turns:

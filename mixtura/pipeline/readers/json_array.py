@@ -46,7 +46,7 @@ def read(stream: Stream, options: Options) -> Iterator[Record | Broken]:
         if options.records is not None and not _enter(window, options.records):
             yield broken(0, f"no-records: the file has no array {options.records!r}", bytes(window.data))
             return
-        yield from _elements(window)
+        yield from _elements(window, inner=options.records is not None)
     except Damage as damage:
         yield Broken(window.offset, damage.error, bytes(window.data[:MAX_RAW]), len(window.data))
 
@@ -119,7 +119,8 @@ def _is_lines(start: bytearray) -> bool:
     return True
 
 
-def _elements(window: _Window) -> Iterator[Record | Broken]:
+def _elements(window: _Window, *, inner: bool) -> Iterator[Record | Broken]:
+    """Elements of the array, or objects in a row; `inner` is over where its array is."""
     in_array, indent = False, None
     while True:
         blank = BLANK.match(window.data)
@@ -136,6 +137,8 @@ def _elements(window: _Window) -> Iterator[Record | Broken]:
         elif in_array and lead == b"]":
             in_array = False
             window.drop(1)
+            if inner:
+                return
         else:
             if not indent and lead == b"{":  # how elements start, to find the next one after a broken one
                 indent = between[between.rfind(b"\n") :] if b"\n" in between else b""
