@@ -9,6 +9,7 @@ A `clean` artefact holds
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -24,7 +25,7 @@ import pyarrow.parquet as pq
 from mixtura.errors import CountError
 from mixtura.pipeline import tables
 from mixtura.pipeline.filters import Verdicts, judge_length, judge_repetition, judge_tokens
-from mixtura.pipeline.shingles import band_signatures, comparable_text, shingle_sets
+from mixtura.pipeline.shingles import band_signatures, shingle_sets
 from mixtura.pipeline.tokens import count_tokens, split, tokenizer_identity
 from mixtura.recipe import Clean
 from mixtura.rows import CONTENT, ROW, content_id, plain_text
@@ -122,7 +123,7 @@ def slices(path: Path) -> Iterator[pl.DataFrame]:
         size = np.cumsum(plain_text(rows).str.len_bytes().to_numpy(), dtype=np.int64)
         group = size // SLICE_BYTES
         starts = [0, *(np.flatnonzero(np.diff(group)) + 1), len(rows)]
-        for start, end in zip(starts[:-1], starts[1:], strict=True):
+        for start, end in itertools.pairwise(starts):
             yield rows[int(start) : int(end)]
 
 

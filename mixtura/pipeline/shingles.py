@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
-from rensa import RMinHash
+from rensa import RMinHash  # pyright: ignore[reportAttributeAccessIssue]  # a compiled module without stubs
 
 from mixtura.pipeline.hashing import mix, string_hashes
 from mixtura.pipeline.tokens import Pieces, split
