@@ -139,7 +139,7 @@ def moves(summary: Summary, marks: dict[str, Mark], unit: str) -> Move:
     shares = {n: {m.name: columns[m.name].get(n, 0) / (totals[m.name] or 1) for m in used} for n in names}
     top = max((v for line in shares.values() for v in line.values()), default=0.0) or 1.0
     plot = plots.dumbbells(
-        list(shares.items()), used, Axis(0.0, min(1.0, top * 1.02)), _percent, label=f"Shares by {unit}"
+        list(shares.items()), used, Axis(0.0, min(1.0, top * 1.02)), plots.percent, label=f"Shares by {unit}"
     )
     table = [
         (n, [(columns[m.name].get(n, 0), wording.share(columns[m.name].get(n, 0), totals[m.name])) for m in used])
@@ -169,7 +169,7 @@ def likeness(exhibits: Exhibits, marks: dict[str, Mark]) -> dict[str, Any] | Non
     )
     return {
         "plot": Markup("").join(plots.ridge(v, marks[n], axis, top) for n, v in groups.items()),
-        "ticks": plots.ticks(axis, lambda x: f"{x:.1f}".replace("-", "−")),
+        "ticks": plots.ticks(axis, plots.plain),
         "closed": {n: f"{100 * v:.0f} %".replace("-", "−") for n, v in closed.items()},
         "sizes": {marks[n].label: len(v) for n, v in groups.items()},
         "middle": middle,
@@ -182,10 +182,10 @@ def words(exhibits: Exhibits, marks: dict[str, Mark]) -> dict[str, Any] | None:
         return None
     used = [m for m in _ordered(marks) if m.name in exhibits.words.columns]
     values = exhibits.words.select([m.name for m in used]).to_numpy()
-    low = min(1.0, float(values[values > 0].min()))
-    axis = Axis(10.0 ** np.floor(np.log10(low)), max(float(values.max()), 10 * low), log=True)
+    low = 10.0 ** float(np.floor(np.log10(values[values > 0].min())))
+    axis = Axis(low, max(float(values.max()), 10 * low), log=True)
     items = [(r["word"], {m.name: r[m.name] for m in used}) for r in exhibits.words.iter_rows(named=True)]
-    return {"plot": plots.dumbbells(items, used, axis, wording.number, label="Telling words"), "marks": used}
+    return {"plot": plots.dumbbells(items, used, axis, plots.plain, label="Telling words"), "marks": used}
 
 
 def scores(exhibits: Exhibits, name: str, marks: dict[str, Mark]) -> dict[str, Any] | None:
@@ -251,10 +251,6 @@ def policy(script: str) -> str:
 
 def _ordered(marks: dict[str, Mark]) -> list[Mark]:
     return [marks["pool"], *(m for n, m in marks.items() if n not in ("pool", "target", "pick")), marks["target"]]
-
-
-def _percent(x: float) -> str:
-    return f"{100 * x:.3g} %"
 
 
 @cache

@@ -29,6 +29,7 @@ class ShownRow:
     why: dict[str, Any] = field(default_factory=dict)  # the selector's why-columns
     messages: tuple[Message, ...] = ()  # shown instead of text where there are any
     origin: str = ""  # file and offset
+    nearest_text: str = ""  # text of the target row it is nearest to, where the selector knows one
 
 
 @dataclass(frozen=True)

@@ -67,14 +67,14 @@ def draw(points: pl.DataFrame, marks: dict[str, Mark]) -> tuple[Markup, list[lis
     Returns:
         The SVG, and per point `[x, y, css, source, id, text]` in its user units.
     """
-    circles, data = [], []
+    shapes, data = [], []
     for css, p in sorted(((_css(p, marks), p) for p in points.iter_rows(named=True)), key=lambda x: _layer(*x)):
         x, y = (SIDE * (0.5 + 0.48 * float(p[axis])) for axis in ("x", "y"))
-        circles.append(f'<circle class="{css}" cx="{x:.0f}" cy="{y:.0f}"/>')
+        shapes.append(_shape(css, round(x), round(y)))
         data.append([round(x), round(y), css, p["source"], p["id"], snippet(p["text"] or "")])
     return (
         Markup('<svg id="map" viewBox="0 0 {} {}" role="img" aria-label="Map of rows">{}</svg>').format(
-            SIDE, SIDE, Markup("".join(circles))
+            SIDE, SIDE, Markup("".join(shapes))
         ),
         data,
     )
@@ -84,6 +84,15 @@ def snippet(text: str) -> str:
     """The beginning of a text on one line."""
     text = re.sub(r"\s+", " ", text[: 4 * SNIPPET]).strip()
     return text if len(text) <= SNIPPET else text[: SNIPPET - 1].rstrip() + "…"
+
+
+def _shape(css: str, x: int, y: int) -> str:
+    """A point in the shape that the legend gives its series: disc, square, or a diamond for the target."""
+    if css == "target":
+        return f'<path class="target" d="M{x} {y - 7}l7 7-7 7-7-7z"/>'
+    if css in ("s1", "s3", "s5"):
+        return f'<rect class="{css}" x="{x - 4}" y="{y - 4}" width="8" height="8"/>'
+    return f'<circle class="{css}" cx="{x}" cy="{y}" r="4.5"/>'
 
 
 def _css(point: dict[str, Any], marks: dict[str, Mark]) -> str:

@@ -128,15 +128,15 @@ def score_plot(scores: pl.DataFrame, mark: Mark) -> Markup:
     with np.errstate(invalid="ignore", divide="ignore"):
         rate = np.where(pool > 0, picks / np.maximum(pool, 1), 0.0)
     wide = Axis(low, high)
-    body = frame(drawing, wide, number, label="Share of rows per bin of score", height=11, y=tall, y_form=_percent)
+    body = frame(drawing, wide, plain, label="Share of rows per bin of score", height=11, y=tall, y_form=percent)
     strip = frame(
         bars(rate, mark.css),
         wide,
-        number,
+        plain,
         label="Share of each bin that was picked",
         height=3.2,
         y=Axis(0, 1),
-        y_form=_percent,
+        y_form=percent,
         y_ticks=(0.0, 1.0),
     )
     tails = int((values < low).sum()), int((values > high).sum())
@@ -251,6 +251,16 @@ def _range(values: np.ndarray, picked: np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
+def percent(x: float) -> str:
+    """A share at a tick: `0.5 %`, `20 %`."""
+    return f"{100 * x:.3g} %"
+
+
+def plain(x: float) -> str:
+    """A number at a tick, without trailing zeros: `−1`, `0.5`, `2,000`."""
+    return (f"{x:,.0f}" if abs(x) >= 1000 else f"{x:.4g}").replace("-", "−")
+
+
 def ticks(axis: Axis, form: Callable[[float], str]) -> Markup:
     """Labels along an axis."""
     return Markup("").join(_tick(axis.at(t), form(t)) for t in axis.ticks())
@@ -259,7 +269,3 @@ def ticks(axis: Axis, form: Callable[[float], str]) -> Markup:
 def _tick(at: float, text: str) -> Markup:
     edge = " first" if at < 4 else " last" if at > 96 else ""
     return Markup('<i class="tick{}" style="left:{}%">{}</i>').format(edge, f"{at:.2f}", text)
-
-
-def _percent(x: float) -> str:
-    return f"{100 * x:g} %" if 100 * x == int(100 * x) else f"{100 * x:.1f} %"

@@ -3,7 +3,7 @@
   const map = document.getElementById("map");
   if (!map) return;
   const points = JSON.parse(document.getElementById("points").textContent);
-  const circles = map.querySelectorAll("circle");
+  const shapes = map.children;
   const tip = document.getElementById("tip");
   const [source, id] = tip.querySelector("p").children;
   const text = tip.lastElementChild;
@@ -21,12 +21,12 @@
 
   function show(i) {
     if (i === at) return;
-    if (at >= 0) circles[at].classList.remove("at");
+    if (at >= 0) shapes[at].classList.remove("at");
     at = i;
     tip.hidden = i < 0;
     if (i < 0) return;
     const p = points[i];
-    circles[i].classList.add("at");
+    shapes[i].classList.add("at");
     source.textContent = p[3];
     id.textContent = p[4];
     text.textContent = p[5];  // text, never markup
@@ -49,7 +49,7 @@
       const css = key.dataset.css, on = !hidden.delete(css);
       if (on) hidden.add(css);
       key.setAttribute("aria-pressed", String(!on));
-      circles.forEach((c, i) => { if (points[i][2] === css) c.style.display = on ? "none" : ""; });
+      points.forEach((p, i) => { if (p[2] === css) shapes[i].style.display = on ? "none" : ""; });
       show(-1);
     });
   }
