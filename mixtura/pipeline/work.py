@@ -64,7 +64,13 @@ def _parallel(function: Callable[[J], R], jobs: Iterable[J], workers: int) -> It
 
 def _begin(parent: int) -> None:
     """One thread per worker for every numeric library, and no life after the parent's death."""
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "POLARS_MAX_THREADS"):
+    for name in (
+        "OMP_NUM_THREADS",
+        "MKL_NUM_THREADS",
+        "OPENBLAS_NUM_THREADS",
+        "POLARS_MAX_THREADS",
+        "RAYON_NUM_THREADS",
+    ):
         os.environ[name] = "1"
     threading.Thread(target=_follow, args=(parent,), daemon=True).start()
 
