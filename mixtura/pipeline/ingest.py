@@ -66,12 +66,14 @@ def bundles(source: str, spec: Source, files: Sequence[File]) -> list[Bundle]:
     """
     found: list[tuple[File, ...]] = [(f,) for f in files if f.bytes >= ALONE]
     held: list[File] = []
+    held_bytes = 0
     for file in sorted((f for f in files if f.bytes < ALONE), key=lambda f: f.name):
         held.append(file)
+        held_bytes += file.bytes
         mark = hashlib.blake2b(file.name.encode(), digest_size=8).digest()
-        if int.from_bytes(mark, "big") % BUNDLE_FILES == 0 or sum(f.bytes for f in held) >= BUNDLE_BYTES:
+        if int.from_bytes(mark, "big") % BUNDLE_FILES == 0 or held_bytes >= BUNDLE_BYTES:
             found.append(tuple(held))
-            held = []
+            held, held_bytes = [], 0
     if held:
         found.append(tuple(held))
     return [Bundle(source, spec, group) for group in sorted(found, key=lambda g: g[0].name)]

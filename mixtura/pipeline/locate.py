@@ -183,9 +183,10 @@ class _Pattern:
         else:
             _inside(self.key, self.text, self.path, allowed)
             found = [(self.path, True)]
+        known: dict[Path, Path] = {}
         for path, outright in found:
             for file in _walk(path) if path.is_dir() else [path]:
-                _inside(self.key, self.name(str(file)), file, allowed)
+                _inside(self.key, self.name(str(file)), file, allowed, known)
                 if file.is_file():
                     yield File(self.name(str(file)), str(file), file.stat().st_size), outright and file == path
                 elif outright and file.exists():
@@ -223,9 +224,14 @@ class _Pattern:
 _REACH = "Move the file into the recipe's folder, or name its folder by an environment variable that env declares"
 
 
-def _inside(key: str, shown: str, path: Path, allowed: Sequence[Path]) -> None:
-    real = path.resolve()
-    if not any(real.is_relative_to(a.resolve()) for a in allowed):
+def _inside(key: str, shown: str, path: Path, allowed: Sequence[Path], known: dict[Path, Path] | None = None) -> None:
+    """Refuse a path that leads out of the allowed folders; `known` remembers folders resolved before."""
+    known = {} if known is None else known
+    for folder in (path.parent, *allowed):  # thousands of files share a folder, and resolving asks the disk each time
+        if folder not in known:
+            known[folder] = folder.resolve()
+    real = path.resolve() if path.is_symlink() or path.name == ".." else known[path.parent] / path.name
+    if not any(real.is_relative_to(known[a]) for a in allowed):
         where = "the recipe's folder" + (" or a declared folder" if key.startswith("sources") else "")
         linked = ", where a symbolic link leads out of it" if path.absolute() != real else ""
         raise InputError(key, f"must lie inside {where}{linked}", got=shown, next_step=_REACH)
