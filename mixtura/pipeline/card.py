@@ -61,9 +61,9 @@ def render_card(summary: Summary) -> str:
 def front_matter(summary: Summary) -> dict[str, Any]:
     """Metadata of the Hub and of `datasets`: licence, language, size and the files of each split."""
     head: dict[str, Any] = {"pretty_name": summary.name}
-    licenses = sorted({hub_license(name) for name in summary.licenses}) or ["unknown"]
+    licenses = sorted({hub_license(name) for name, rows in summary.licenses.items() if rows}) or ["unknown"]
     head["license"] = licenses[0] if len(licenses) == 1 else licenses
-    languages = sorted({tag for tag in summary.languages if re.fullmatch(r"[a-z]{2,3}(-[A-Za-z0-9]+)*", tag)})
+    languages = sorted(t for t, n in summary.languages.items() if n and re.fullmatch(r"[a-z]{2,3}(-[A-Za-z0-9]+)*", t))
     if languages:
         head["language"] = languages
     head["task_categories"] = ["text-generation"]
@@ -118,7 +118,7 @@ def _loading(s: Summary) -> str:
 
 
 def _composition(s: Summary) -> str:
-    tokens = "words" if s.tokenizer == "words" else f"tokens of {s.tokenizer}"
+    tokens = "Tokens are words." if s.tokenizer == "words" else f"Tokens are counted by {code(s.tokenizer)}."
     splits = grid(
         ["split", "rows", "tokens", "bytes"],
         [[name, f"{t.rows:,}", f"{t.tokens:,}", f"{t.bytes:,}"] for name, t in s.splits.items()],
@@ -140,7 +140,7 @@ def _composition(s: Summary) -> str:
     )
     languages = _listed("Languages", {k or "not stated": v for k, v in s.languages.items()})
     licenses = _listed("Licences of the rows", s.licenses)
-    return "\n\n".join(p for p in (splits, f"A token here is one of: {tokens}.", sources, languages, licenses) if p)
+    return "\n\n".join(p for p in (splits, tokens, sources, languages, licenses) if p)
 
 
 def _selection(x: SelectionFacts) -> str:
@@ -246,4 +246,5 @@ def code(value: Any) -> str:
 
 
 def _listed(word: str, counts: Mapping[str, int]) -> str:
-    return f"{word}: " + ", ".join(f"{md(k)} ({n:,})" for k, n in by_count(counts)) + "." if counts else ""
+    listed = ", ".join(f"{md(k)} ({n:,})" for k, n in by_count(counts))
+    return f"{word}: {listed}." if listed else ""

@@ -12,10 +12,11 @@ import polars as pl
 import mixtura
 from mixtura import recipe_file
 from mixtura.pipeline import tables
-from mixtura.pipeline.card import render_card, render_croissant
+from mixtura.pipeline.card import render_card
+from mixtura.pipeline.croissant import render_croissant
 from mixtura.pipeline.ledger import Book, Chapter, Totals, write_ledger
 from mixtura.pipeline.mixture import PoolShard, form_of, publish, write_splits
-from mixtura.pipeline.report import render_report
+from mixtura.pipeline.report import assets_digest, render_report
 from mixtura.pipeline.summary import Form, SampleFacts, SelectionFacts, SourceFacts, StageFacts, Summary, Tally
 from mixtura.recipe import Sample, digest
 from mixtura.rows import QUARANTINE
@@ -78,7 +79,11 @@ def write(plan: Plan, pool: Pool, embedded: Embedded, picked: Sequence[Picked], 
                 "mixture",
                 lambda folder: _draft(plan, parts, folder),
                 inputs=parts.digests,
-                spec={"recipe": recipe_file.resolved_yaml(plan.recipe), "version": mixtura.__version__},
+                spec={
+                    "recipe": recipe_file.resolved_yaml(plan.recipe),
+                    "version": mixtura.__version__,
+                    "page": assets_digest(),
+                },
                 code=code_version(__name__),
             )
         )

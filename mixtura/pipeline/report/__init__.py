@@ -172,7 +172,7 @@ def likeness(exhibits: Exhibits, marks: dict[str, Mark]) -> dict[str, Any] | Non
         "ticks": plots.ticks(axis, plots.plain),
         "closed": {n: f"{100 * v:.0f} %".replace("-", "−") for n, v in closed.items()},
         "sizes": {marks[n].label: len(v) for n, v in groups.items()},
-        "middle": middle,
+        "gap": gap > 0,
     }
 
 

@@ -90,7 +90,7 @@ def telling_words(pool: pl.Series, target: pl.Series, picks: dict[str, pl.Series
         most: words to return; fewer where fewer are telling (z > 3, in at least 3 target rows).
 
     Returns:
-        `word`, `pool`, `target` and one column per selection: rows per 1,000 rows that hold the word, f64; most telling
+        `word`, `pool`, `target` and one column per selection that picked: rows per 1,000 rows that hold the word, f64; most telling
         first, ties by word.
 
     Source: Monroe, Colaresi, Quinn 2008, "Fightin' Words", equations 16, 18 and 22. Differs: rows, not occurrences.
@@ -107,6 +107,8 @@ def telling_words(pool: pl.Series, target: pl.Series, picks: dict[str, pl.Series
     told = counts.filter((pl.col("z") > 3) & (pl.col("target") >= 3)).sort(["z", "word"], descending=[True, False])
     told = told.head(most).select("word", _rate("pool", len(pool)), _rate("target", len(target)))
     for name, texts in picks.items():
+        if not len(texts):
+            continue
         rate = _word_rows(texts).select("word", _rate("rows", len(texts)).alias(name))
         told = told.join(rate, on="word", how="left", maintain_order="left").with_columns(pl.col(name).fill_null(0.0))
     return told

@@ -124,7 +124,9 @@ def score_plot(scores: pl.DataFrame, mark: Mark) -> Markup:
     pool_share, pick_share = pool / max(pool.sum(), 1), picks / max(picks.sum(), 1)
     top = max(pool_share.max(), pick_share.max())
     tall = Axis(0.0, float(top) * 1.05)
-    drawing = area(pool_share / tall.high, "pool") + area(pick_share / tall.high, mark.css)
+    drawing = area(pool_share / tall.high, "pool")
+    if picked.any():
+        drawing += area(pick_share / tall.high, mark.css)
     with np.errstate(invalid="ignore", divide="ignore"):
         rate = np.where(pool > 0, picks / np.maximum(pool, 1), 0.0)
     wide = Axis(low, high)
