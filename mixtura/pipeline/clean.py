@@ -25,8 +25,8 @@ import pyarrow.parquet as pq
 from mixtura.errors import CountError
 from mixtura.pipeline import tables
 from mixtura.pipeline.filters import Verdicts, judge_length, judge_repetition, judge_tokens
-from mixtura.pipeline.shingles import band_signatures, shingle_sets
-from mixtura.pipeline.tokens import count_tokens, split, tokenizer_identity
+from mixtura.pipeline.shingles import band_signatures, comparable_text, shingle_bags
+from mixtura.pipeline.tokens import Pieces, count_tokens, split, tokenizer_identity
 from mixtura.recipe import Clean
 from mixtura.rows import CONTENT, ROW, content_id, plain_text
 from mixtura.store import Artefact, Store, code_version
@@ -96,18 +96,20 @@ def _write(folder: Path, job: CleanJob) -> dict[str, Any]:
         tables.Writer(folder / "signatures.parquet", bands) if near else nullcontext() as signatures_out,
     ):
         for raw in slices(Path(job.rows)):
-            rows, fates, keys = clean_rows(raw, job.clean)
+            done = clean_rows(raw, job.clean)
             read += len(raw)
-            kept += len(rows)
-            tokens += int(rows["tokens"].sum())
-            chars += int(keys["chars"].sum())
-            dropped.update(fates["reason"].drop_nulls().to_list())
-            rows_out.add(rows)
-            fates_out.add(fates)
-            keys_out.add(keys)
+            kept += len(done.kept)
+            tokens += int(done.kept["tokens"].sum())
+            chars += int(done.keys["chars"].sum())
+            dropped.update(done.fates["reason"].drop_nulls().to_list())
+            rows_out.add(done.kept)
+            fates_out.add(done.fates)
+            keys_out.add(done.keys)
             if near and signatures_out:
-                sets = shingle_sets(rows, near.ngram)
-                found = band_signatures(sets, bands=near.bands, rows_per_band=near.rows_per_band)
+                owner, hashes = shingle_bags(done.kept, near.ngram, done.pieces)
+                found = band_signatures(
+                    owner, hashes, len(done.kept), bands=near.bands, rows_per_band=near.rows_per_band
+                )
                 signatures_out.add(pa.table(list(found.T.copy()), schema=bands))
     if read != kept + sum(dropped.values()):
         raise CountError(
@@ -127,32 +129,45 @@ def slices(path: Path) -> Iterator[pl.DataFrame]:
             yield rows[int(start) : int(end)]
 
 
-def clean_rows(raw: pl.DataFrame, clean: Clean) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
+@dataclass(frozen=True)
+class Cleaned:
+    """What became of n rows.
+
+    kept: the rows that stay, normalised, `tokens` set.
+    fates: of all n rows, schema `FATE`.
+    keys: of the kept rows, schema `KEY`.
+    pieces: of the kept rows' comparable text.
+    """
+
+    kept: pl.DataFrame
+    fates: pl.DataFrame
+    keys: pl.DataFrame
+    pieces: Pieces
+
+
+def clean_rows(raw: pl.DataFrame, clean: Clean) -> Cleaned:
     """Normalise and judge rows.
 
     Args:
         raw: columns of `ROW`, of any number of rows.
         clean: the rules.
-
-    Returns:
-        The kept rows, the fate of every row (see `FATE`), and the keys of the kept rows (see `KEY`).
     """
     rows = normalise(raw, clean)
     plain = plain_text(rows).str.strip_chars()
     chars = plain.str.len_chars().to_numpy().astype(np.int64)
     verdicts = Verdicts(len(rows))
     judge_length(verdicts, chars, _unanswered(rows), clean)
-    alive = np.flatnonzero(verdicts.kept)
+    counted = verdicts.kept
+    texts = plain.filter(pl.Series(counted))
+    pieces = split(texts)  # once, for the count, the repetition rules and the shingles
     tokens = np.zeros(len(rows), dtype=np.int32)
-    texts = plain.gather(alive)
-    tokens[alive] = count_tokens(texts, clean.tokenizer).to_numpy()
-    counted = np.zeros(len(rows), dtype=bool)
-    counted[alive] = True
+    if clean.tokenizer == "words":
+        tokens[counted] = pieces.per_text(pieces.word)
+    else:
+        tokens[counted] = count_tokens(texts, clean.tokenizer).to_numpy()
     judge_tokens(verdicts, tokens, clean)
     if clean.repetition is not None:
-        alive = np.flatnonzero(verdicts.kept)
-        texts = plain.gather(alive)
-        judge_repetition(verdicts, alive, texts, split(texts).words(), clean.repetition)
+        judge_repetition(verdicts, np.flatnonzero(counted), texts, pieces.words(), clean.repetition)
     keep = pl.Series(verdicts.kept)
     rows = rows.with_columns(pl.Series("tokens", tokens))
     fates = raw.select("source", "file", "offset", pl.col("id").alias("raw_id")).with_columns(
@@ -162,7 +177,10 @@ def clean_rows(raw: pl.DataFrame, clean: Clean) -> tuple[pl.DataFrame, pl.DataFr
         detail=pl.Series(verdicts.detail.tolist(), dtype=pl.String),
     )
     kept = rows.filter(keep)
-    return kept, fates, keys_of(kept["id"]).with_columns(chars=pl.Series(chars).filter(keep))
+    comparable = comparable_text(kept).str.strip_chars()
+    same = comparable.equals(plain.filter(keep))  # but for tool calls and rejected answers
+    pieces = pieces.of(verdicts.kept[counted]) if same else split(comparable)
+    return Cleaned(kept, fates, keys_of(kept["id"]).with_columns(chars=pl.Series(chars).filter(keep)), pieces)
 
 
 def keys_of(ids: pl.Series) -> pl.DataFrame:
@@ -178,9 +196,7 @@ def normalise(raw: pl.DataFrame, clean: Clean) -> pl.DataFrame:
     """
     turns = [c for c in ("messages", "chosen", "rejected") if raw[c].null_count() < len(raw)]
     said = pl.element().struct.with_fields(content=_normal(pl.element().struct.field("content"), clean))
-    rows = raw.with_columns(
-        _normal(pl.col("text"), clean).str.strip_chars(), *(pl.col(c).list.eval(said) for c in turns)
-    )
+    rows = raw.with_columns(_normal_text(raw["text"], clean), *(pl.col(c).list.eval(said) for c in turns))
     changed = pl.Series([False]).new_from_index(0, len(raw))
     for column in ("text", *turns):
         changed = changed | rows[column].ne_missing(raw[column])
@@ -189,6 +205,17 @@ def normalise(raw: pl.DataFrame, clean: Clean) -> pl.DataFrame:
         ids = rows["id"].clone().scatter(changed.arg_true(), new)
         rows = rows.with_columns(ids)
     return rows
+
+
+def _normal_text(texts: pl.Series, clean: Clean) -> pl.Series:
+    """Documents in normal form. ASCII is in every normal form already, and most rows of most corpora are ASCII."""
+    foreign = (texts.str.len_bytes() != texts.str.len_chars()).fill_null(False)
+    ascii_form = clean.model_copy(update={"unicode": "none"})
+    rows = pl.DataFrame({"text": texts}).with_columns(_normal(pl.col("text"), ascii_form).str.strip_chars())["text"]
+    if clean.unicode == "none" or not foreign.any():
+        return rows
+    form = "NFC" if clean.unicode == "nfc" else "NFKC"
+    return rows.scatter(foreign.arg_true(), rows.filter(foreign).str.normalize(form).str.strip_chars())
 
 
 def _normal(text: pl.Expr, clean: Clean) -> pl.Expr:

@@ -12,6 +12,7 @@ from mixtura.pipeline.tokens import Pieces, encode
 from mixtura.recipe import Clean, Repetition
 
 NGRAMS = (2, 3, 4)
+CHARS_BITS = 12
 
 
 class Verdicts:
@@ -127,29 +128,26 @@ def top_ngram_share(words: Pieces, n: int) -> np.ndarray:
         f64[number of texts], 0 where no n-gram occurs twice.
     """
     rows = len(words)
-    total = words.per_text(words.chars)
-    owner_of = np.repeat(np.arange(rows), np.diff(words.offsets))
-    last = max(len(owner_of) - n + 1, 0)
-    inside = owner_of[:last] == owner_of[n - 1 : n - 1 + last]
-    hashes, chars = np.zeros(last, dtype=np.uint64), np.zeros(last, dtype=np.int64)
-    for k in range(n):
-        hashes = hashes * np.uint64(0x9E3779B97F4A7C15) + words.hashes[k : k + last]
-        chars += words.chars[k : k + last]
-    owner, hashes, chars = owner_of[:last][inside], hashes[inside], chars[inside]
-    if not len(owner):
-        return np.zeros(rows)
-    order = np.lexsort((hashes, owner))
-    owner, hashes, chars = owner[order], hashes[order], chars[order]
-    new = np.flatnonzero(np.concatenate(([True], (owner[1:] != owner[:-1]) | (hashes[1:] != hashes[:-1]))))
-    count = np.diff(np.append(new, len(owner)))
-    owner, chars = owner[new][count > 1], chars[new][count > 1]
-    count = count[count > 1]
-    best = np.lexsort((chars, count, owner))  # the last of each owner is the commonest, then the longest
-    is_last = np.append(owner[best][1:] != owner[best][:-1], True)[: len(best)]
-    top = best[is_last]
-    covered = np.zeros(rows)
-    covered[owner[top]] = count[top] * chars[top]
-    return np.minimum(_share(covered, total), 1.0)
+    text, first, hashes = words.windows(n)
+    ends = np.concatenate(([0], np.cumsum(words.chars, dtype=np.int64)))
+    chars = ends[first + n] - ends[first]
+    # One sort of one number: text, hash, length. 12 bits of length do for n-grams (a longer one counts as 4,095
+    # characters), and 41 bits of hash, or more, within one text.
+    text_bits = np.uint64(max(rows - 1, 1).bit_length())
+    hash_bits = np.uint64(64 - CHARS_BITS) - text_bits
+    keys = text.astype(np.uint64) << np.uint64(64) - text_bits
+    keys |= hashes >> np.uint64(64) - hash_bits << np.uint64(CHARS_BITS)
+    keys |= np.minimum(chars, (1 << CHARS_BITS) - 1).astype(np.uint64)
+    keys.sort()
+    new = np.flatnonzero(np.concatenate(([True], keys[1:] != keys[:-1]))[: len(keys)])
+    count = np.diff(np.append(new, len(keys)))
+    keys, count = keys[new][count > 1], count[count > 1]
+    text = (keys >> np.uint64(64) - text_bits).astype(np.int64)
+    chars = (keys & np.uint64((1 << CHARS_BITS) - 1)).astype(np.int64)
+    best = np.zeros(rows, dtype=np.int64)  # count above, characters below: the maximum is the commonest, then longest
+    np.maximum.at(best, text, count << CHARS_BITS | chars)
+    covered = (best >> CHARS_BITS) * (best & (1 << CHARS_BITS) - 1)
+    return np.minimum(_share(covered, words.per_text(words.chars)), 1.0)
 
 
 def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:

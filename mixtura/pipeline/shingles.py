@@ -14,9 +14,8 @@ import polars as pl
 from rensa import RMinHash  # pyright: ignore[reportAttributeAccessIssue]  # a compiled module without stubs
 
 from mixtura.pipeline.hashing import mix, string_hashes
-from mixtura.pipeline.tokens import Pieces, split
+from mixtura.pipeline.tokens import BASE, Pieces, split
 
-PRIME = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio: odd, so multiplying loses nothing
 MINHASH_SEED = 1  # of the hash family, not of a run: signatures of all runs must be comparable
 
 
@@ -56,55 +55,64 @@ def _turns(column: str) -> pl.Expr:
     return pl.col(column).list.eval(said).list.join("\n").fill_null("")
 
 
-def shingle_sets(rows: pl.DataFrame, ngram: int, pieces: Pieces | None = None) -> Shingles:
-    """The shingle set of each row.
+def shingle_bags(rows: pl.DataFrame, ngram: int, pieces: Pieces | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """The shingles of each row, repeats included: all that MinHash needs.
 
     Args:
-        rows: columns `text`, `messages`, `chosen`, `rejected`, `tools`.
+        rows: n rows with columns `text`, `messages`, `chosen`, `rejected`, `tools`.
         ngram: pieces in a shingle.
         pieces: of `comparable_text(rows)`, where the caller has them already.
 
-    Source: Broder 1997, On the resemblance and containment of documents. Differs: sets, not bags; see the module's
-    docstring for short texts and tools.
+    Returns:
+        i64[m], the row of each shingle, ascending, and u64[m], its hash.
     """
     pieces = split(comparable_text(rows)) if pieces is None else pieces
-    owner, hashes = _windows(pieces, ngram)
-    if (salted := rows["tools"].is_not_null().to_numpy()).any():
-        salt = np.zeros(len(rows), dtype=np.uint64)
-        salt[salted] = string_hashes(rows["tools"].drop_nulls())
-        hashes = np.where(salted[owner], mix(hashes ^ salt[owner]), hashes)
-    return _distinct(owner, hashes, len(rows))
-
-
-def _windows(pieces: Pieces, ngram: int) -> tuple[np.ndarray, np.ndarray]:
-    """The row and the hash of every window of `ngram` pieces; of all pieces where there are fewer."""
+    owner, _, hashes = pieces.windows(ngram)
     lengths = np.diff(pieces.offsets)
-    counts = np.where(lengths > 0, np.maximum(lengths - ngram + 1, 1), 0)
-    owner = np.repeat(np.arange(len(lengths)), counts)
-    first = np.cumsum(counts) - counts
-    start = np.arange(len(owner)) - np.repeat(first - pieces.offsets[:-1], counts)
-    width = np.minimum(lengths, ngram)[owner]
-    hashes = width.astype(np.uint64)
-    for k in range(ngram):
-        inside = width > k
-        piece = pieces.hashes[np.where(inside, start + k, 0)] if len(owner) else hashes
-        hashes = np.where(inside, mix(hashes * PRIME + piece), hashes)
+    if (short := (lengths > 0) & (lengths < ngram)).any():
+        texts = np.flatnonzero(short)
+        whole = [np.array(pieces.of(lengths == k).windows(k)[2]) for k in range(1, ngram)]
+        whole_owner = np.concatenate([np.flatnonzero(lengths == k) for k in range(1, ngram)])
+        assert len(whole_owner) == len(texts)
+        order = np.argsort(np.concatenate((owner, whole_owner)), kind="stable")
+        owner = np.concatenate((owner, whole_owner))[order]
+        hashes = np.concatenate((hashes, *whole))[order]
+    if (with_tools := rows["tools"].is_not_null().to_numpy()).any():
+        salt = np.zeros(len(rows), dtype=np.uint64)
+        salt[with_tools] = string_hashes(rows["tools"].drop_nulls().str.strip_chars())
+        hashes = np.where(with_tools[owner], mix(hashes ^ salt[owner]), hashes)
     return owner, hashes
 
 
-def _distinct(owner: np.ndarray, hashes: np.ndarray, n: int) -> Shingles:
+def shingle_sets(rows: pl.DataFrame, ngram: int) -> Shingles:
+    """The shingle set of each row; see `shingle_bags`.
+
+    Source: Broder 1997, On the resemblance and containment of documents. Differs: see the module's docstring for
+    short texts and tools.
+    """
+    owner, hashes = shingle_bags(rows, ngram)
     order = np.lexsort((hashes, owner))
     owner, hashes = owner[order], hashes[order]
     new = np.ones(len(owner), dtype=bool)
     new[1:] = (owner[1:] != owner[:-1]) | (hashes[1:] != hashes[:-1])
-    offsets = np.concatenate(([0], np.cumsum(np.bincount(owner[new], minlength=n)))).astype(np.int64)
-    return Shingles(hashes[new], offsets)
+    return Shingles(hashes[new], _offsets(owner[new], len(rows)))
 
 
-def band_signatures(shingles: Shingles, *, bands: int, rows_per_band: int) -> np.ndarray:
+def _offsets(owner: np.ndarray, n: int) -> np.ndarray:
+    return np.concatenate(([0], np.cumsum(np.bincount(owner, minlength=n)))).astype(np.int64)
+
+
+def band_signatures(owner: np.ndarray, hashes: np.ndarray, n: int, *, bands: int, rows_per_band: int) -> np.ndarray:
     """One hash per LSH band: rows that agree in a band are candidates.
 
     Two rows of Jaccard similarity s agree in at least one band with probability 1 - (1 - s^rows_per_band)^bands.
+
+    Args:
+        owner: i64[m], ascending: the row of each shingle.
+        hashes: u64[m], its hash; repeats change nothing.
+        n: rows.
+        bands: hashes returned.
+        rows_per_band: minima behind each of them.
 
     Returns:
         u64[n, bands]; a row without shingles has zeros, and is nobody's candidate.
@@ -112,12 +120,13 @@ def band_signatures(shingles: Shingles, *, bands: int, rows_per_band: int) -> np
     Source: Broder 1997 (MinHash); Indyk and Motwani 1998 (LSH). Differs: rensa's R-MinHash, after Dahlgaard et al.
     2017, Fast similarity sketching: one hash per shingle fills most of the signature.
     """
+    offsets = _offsets(owner, n)
     matrix = RMinHash.digest_matrix_from_flat_token_hashes(
-        shingles.hashes, shingles.offsets.astype(np.uint64), bands * rows_per_band, MINHASH_SEED
+        hashes, offsets.astype(np.uint64), bands * rows_per_band, MINHASH_SEED
     )
-    minima = np.array(matrix.to_rows(), dtype=np.uint64).reshape(len(shingles), bands, rows_per_band)
-    signature = np.broadcast_to(np.arange(bands, dtype=np.uint64), minima.shape[:2])  # bands never share a bucket
+    minima = np.array(matrix.to_rows(), dtype=np.uint64).reshape(n, bands, rows_per_band)
+    signature = np.broadcast_to(np.arange(bands, dtype=np.uint64), (n, bands))  # no two bands share a bucket
     for k in range(rows_per_band):
-        signature = mix(signature * PRIME + minima[:, :, k])
-    signature[np.diff(shingles.offsets) == 0] = 0
+        signature = mix(signature * BASE + minima[:, :, k])
+    signature[np.diff(offsets) == 0] = 0
     return signature

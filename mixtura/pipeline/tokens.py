@@ -19,13 +19,16 @@ import polars as pl
 import pyarrow.compute as pc
 
 from mixtura.errors import InputError
-from mixtura.pipeline.hashing import string_hashes
+from mixtura.pipeline import hashing
+from mixtura.pipeline.hashing import mix, string_hashes
 from mixtura.recipe import digest
 
 # Scripts written without spaces: one character is one word, as in the character n-grams of CJK retrieval.
 UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}ー"
 WORD = rf"[{UNSPACED}]\p{{M}}*|[\w--[{UNSPACED}]]+"
 PIECE = rf"{WORD}|[^\w\s]+"
+
+BASE = np.uint64(hashing.BASE)
 
 TOKENIZER_FILES = ("tokenizer*", "vocab*", "merges*", "*.model", "special_tokens_map.json", "added_tokens.json")
 
@@ -50,8 +53,29 @@ class Pieces:
 
     def words(self) -> Pieces:
         """The same texts without their symbols."""
-        offsets = np.concatenate(([0], np.cumsum(self.word)))[self.offsets]
-        return Pieces(self.hashes[self.word], self.chars[self.word], self.word[self.word], offsets)
+        return self._where(self.word, np.concatenate(([0], np.cumsum(self.word)))[self.offsets])
+
+    def of(self, texts: np.ndarray) -> Pieces:
+        """Some of the texts. texts: bool[n]."""
+        lengths = np.diff(self.offsets)
+        return self._where(np.repeat(texts, lengths), np.concatenate(([0], np.cumsum(lengths[texts]))))
+
+    def _where(self, keep: np.ndarray, offsets: np.ndarray) -> Pieces:
+        return Pieces(self.hashes[keep], self.chars[keep], self.word[keep], offsets)
+
+    def windows(self, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Every n pieces in a row of one text.
+
+        Returns:
+            i64[k] the text, i64[k] the first piece, u64[k] the hash of the n pieces in their order.
+        """
+        places = max(len(self.hashes) - n + 1, 0)
+        hashes = np.full(places, n, dtype=np.uint64)
+        for k in range(n):
+            hashes = hashes * BASE + self.hashes[k : k + places]
+        text = np.repeat(np.arange(len(self)), np.diff(self.offsets))
+        first = np.flatnonzero(text[:places] == text[n - 1 : n - 1 + places])
+        return text[first], first, mix(hashes[first])
 
     def per_text(self, values: np.ndarray) -> np.ndarray:
         """Sum of a value per piece over each text.
