@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mixtura.errors import CountError, InputError
+from mixtura.pipeline.embed.norm import unit
 from mixtura.recipe import Embed
 from mixtura.rows import plain_text
 from mixtura.store import Artefact, Store, code_version
@@ -98,7 +99,7 @@ def load_encoder(spec: Embed, artefact: Artefact | None = None, model_path: str 
         model_path: name or folder of the model where it differs from `spec.encoder`, such as with `${NAME}` resolved.
 
     Raises:
-        InputError: no such model, or one that cannot be loaded safely.
+        InputError: no such model, one that cannot be loaded safely, or no such device.
     """
     if spec.encoder == "fitted":
         if artefact is None:
@@ -118,6 +119,7 @@ def embed_shard(job: EmbedJob) -> Artefact:
 
     Raises:
         CountError: a row has no vector.
+        InputError: a vector is not finite.
     """
     return Store(job.store).make(
         "vectors",
@@ -130,8 +132,6 @@ def embed_shard(job: EmbedJob) -> Artefact:
 
 def read_vectors(path: str | Path) -> tuple[list[str], np.ndarray]:
     """Ids and f32[n, d] of unit norm (zero rows stay zero), in row order, from a `vectors.parquet`."""
-    from mixtura.pipeline.embed.fitted import unit
-
     table = pq.read_table(path, columns=["id", "vector"])
     width = table.schema.field("vector").type.list_size
     parts = [c.flatten().to_numpy(zero_copy_only=False) for c in table["vector"].chunks]
@@ -160,9 +160,14 @@ def _sentence(folder: str, digest: str, max_chars: int, device: str, batch_token
 
 
 def _vector_options(spec: Embed) -> dict[str, Any]:
-    """What decides a vector besides text and encoder; batches shape a model's arithmetic, so they count for it."""
-    names = {"dtype", "max_chars"} if spec.encoder == "fitted" else {"dtype", "max_chars", "device", "batch_tokens"}
-    return spec.model_dump(include=names)
+    """What decides a vector besides text and encoder; device and batch shape a model's last bits."""
+    options: dict[str, Any] = {"dtype": spec.dtype, "max_chars": spec.max_chars}
+    if spec.encoder != "fitted":
+        from mixtura.pipeline.embed.sentence import batch_size, pick_device
+
+        device = pick_device(spec.device)
+        options |= {"device": device, "batch_tokens": batch_size(device, spec.batch_tokens)}
+    return options
 
 
 def _code(spec: Embed) -> str:
@@ -181,6 +186,13 @@ def _write_vectors(job: EmbedJob, path: Path) -> dict[str, Any]:
     vectors = encoder.encode(texts)
     if vectors.shape != (rows.height, encoder.dimensions):
         raise CountError(f"embedding {rows.height} rows gave vectors of shape {vectors.shape}")
+    if not np.isfinite(vectors).all():
+        raise InputError(
+            f"encoder {job.embed.encoder!r}",
+            "must give finite vectors",
+            got=f"{int((~np.isfinite(vectors)).any(axis=1).sum())} rows with NaN or infinity",
+            next_step="Try embed.device: cpu, which computes in f32",
+        )
     stored = vectors.astype(np.float16 if job.embed.dtype == "f16" else np.float32)
     vector = pa.FixedSizeListArray.from_arrays(pa.array(stored.reshape(-1)), encoder.dimensions)
     table = pa.table({"id": rows["id"].cast(pl.String).to_arrow().cast(pa.string()), "vector": vector})

@@ -4,7 +4,7 @@ It needs no model and no download: it learns its vocabulary and its directions f
 two rows are near where the rows share words, or words that keep the same company.
 
 Source: Deerwester et al. 1990, Indexing by Latent Semantic Analysis; SVD by Halko, Martinsson, Tropp 2011 as in
-scikit-learn's TruncatedSVD. Differs: directions are scaled by the inverse root of their singular values (`SCALING`).
+scikit-learn's TruncatedSVD.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from safetensors.numpy import load_file, save_file
 from scipy.sparse import csr_array, vstack
 
 from mixtura.errors import InputError
+from mixtura.pipeline.embed.norm import unit
 from mixtura.pipeline.embed.words import HASH_BITS, Grams, batches, grams, hash_of
 from mixtura.recipe import Embed
 
 LIBRARIES = ("numpy", "scipy", "scikit-learn")  # their versions decide the bits
 MIN_ROWS = 2  # a gram of one row alone cannot bring two rows together
-SCALING = 0.5  # 0: every direction counts alike; 1: as much as it varies
 LOWEST = 1e-4  # singular values below this share of the largest are rounding noise
-ITERATIONS = 3  # of the randomised SVD
+ITERATIONS = 5  # of the randomised SVD
 
 
 class FittedEncoder:
@@ -84,7 +84,7 @@ def fit(spec: Embed, texts: Sequence[str], folder: Path, *, seed: int) -> dict[s
     counts, vocabulary = _read(texts, hashes, spec.max_chars)
     present = np.bincount(counts.indices, minlength=len(hashes))
     idf = (np.log((1 + len(texts)) / (1 + present)) + 1).astype(np.float32)  # smooth, as in scikit-learn
-    directions = _directions(_weighted(counts, idf), spec.dimensions, seed)
+    directions = _directions(_weighted(counts, idf), len(idf), spec.dimensions, seed)
     save_file({"directions": directions, "idf": idf}, folder / "encoder.safetensors")
     (folder / "vocabulary.json").write_text(json.dumps(vocabulary, ensure_ascii=False, indent=0), "utf-8")
     return {
@@ -118,16 +118,11 @@ def term_counts(made: Grams, hashes: np.ndarray) -> csr_array:
 
 def _weighted(counts: csr_array, idf: np.ndarray) -> csr_array:
     """TF-IDF with rows of unit norm, as long rows would otherwise rule the directions."""
+    rows = len(counts.indptr) - 1
     data = counts.data * idf[counts.indices]
-    row = np.repeat(np.arange(counts.shape[0]), np.diff(counts.indptr))
-    norms = np.sqrt(np.bincount(row, data * data, counts.shape[0]))
-    return csr_array(((data / norms[row]).astype(np.float32), counts.indices, counts.indptr), shape=counts.shape)
-
-
-def unit(vectors: np.ndarray) -> np.ndarray:
-    """Rows scaled to unit L2 norm; a zero row stays zero."""
-    norms = np.sqrt((vectors * vectors).sum(axis=1, keepdims=True))
-    return vectors / np.where(norms > 0, norms, 1)
+    row = np.repeat(np.arange(rows), np.diff(counts.indptr))
+    norms = np.sqrt(np.bincount(row, data * data, rows))
+    return csr_array(((data / norms[row]).astype(np.float32), counts.indices, counts.indptr), shape=(rows, len(idf)))
 
 
 def _distinct(made: Grams) -> np.ndarray:
@@ -156,18 +151,17 @@ def _new(made: Grams, hashes: np.ndarray, unseen: np.ndarray) -> Iterator[tuple[
     yield from zip(columns.tolist(), fresh[at].tolist(), strict=True)
 
 
-def _directions(weighted: csr_array, dimensions: int, seed: int) -> np.ndarray:
-    """f32[features, d]: right singular vectors, scaled; fewer than asked for where the sample has a lower rank."""
+def _directions(weighted: csr_array, features: int, dimensions: int, seed: int) -> np.ndarray:
+    """f32[features, d]: right singular vectors; fewer than asked for where the sample has a lower rank."""
     from sklearn.decomposition import TruncatedSVD
     from threadpoolctl import threadpool_limits
 
-    rank = min(dimensions, weighted.shape[0], weighted.shape[1])
+    rank = min(dimensions, len(weighted.indptr) - 1, features)
     svd = TruncatedSVD(rank, n_iter=ITERATIONS, random_state=seed % (1 << 32))
     with threadpool_limits(1):  # the number of threads would change the last bits
         svd.fit(weighted)
-    values = svd.singular_values_
-    kept = values > LOWEST * values[0]
-    return np.ascontiguousarray((svd.components_[kept] * (values[kept, None] ** (SCALING - 1))).T, np.float32)
+    values, components = np.asarray(svd.singular_values_), np.asarray(svd.components_)
+    return np.ascontiguousarray(components[values > LOWEST * values[0]].T, np.float32)
 
 
 def _sublinear(most: int) -> np.ndarray:
