@@ -214,6 +214,7 @@ def lines(stream: Stream) -> Iterator[tuple[int, bytes] | Broken]:
     Memory: one chunk and one line of at most `max_record_bytes`; the rest of a longer line is counted, not held.
     """
     limit = stream.max_record_bytes
+    hold = max(limit, MAX_RAW) + 1  # of a longer line, so that its quarantine is the same wherever chunks are cut
     carry, start, skipped = b"", 0, 0  # the open line: its first bytes, its offset, its bytes beyond the limit
     first = True
     try:
@@ -223,11 +224,11 @@ def lines(stream: Stream) -> Iterator[tuple[int, bytes] | Broken]:
             first = False
             head, newline, rest = chunk.partition(b"\n")
             if not newline:
-                room = limit + 1 - len(carry)
+                room = hold - len(carry)
                 carry, skipped = carry + chunk[: max(room, 0)], skipped + max(len(chunk) - max(room, 0), 0)
                 continue
             length = len(carry) + skipped + len(head)
-            yield _line(start, carry + head[: max(limit + 1 - len(carry), 0)], length, limit)
+            yield _line(start, carry + head[: max(hold - len(carry), 0)], length, limit)
             start += length + 1
             *whole, carry = rest.split(b"\n")
             skipped = 0

@@ -20,6 +20,7 @@ from mixtura.rows import MAX_RAW
 TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\]"]', re.DOTALL)
 BLANK = re.compile(rb"[\s,]*")
 SCALAR = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[^,\]\s]+', re.DOTALL)
+ALONE = re.compile(rb"^\{\s*$", re.MULTILINE)  # how a pretty-printed object starts
 PEEK = 64 << 10
 
 
@@ -107,10 +108,10 @@ class _Rest(Stream):
 
 
 def _is_lines(start: bytearray) -> bool:
-    """Whether the file is JSON Lines under the name `.json`: its first or its second line is an object's start."""
+    """Whether the file is JSON Lines under the name `.json`: its first or its second line is a whole object's start."""
     text = bytes(start).lstrip()
     first, _, rest = text.partition(b"\n")
-    if not first.startswith(b"{"):
+    if not first.startswith(b"{") or ALONE.search(text):
         return False
     try:
         orjson.loads(first)
