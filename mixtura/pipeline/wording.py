@@ -38,7 +38,7 @@ def bytes_of(n: int) -> str:
     """`812 B`, `1.2 MB`: powers of 1,000."""
     size = float(n)
     for unit in ("B", "kB", "MB", "GB"):
-        if size < 999.5:
+        if size < 999.95:
             return f"{n} B" if unit == "B" else f"{size:.1f} {unit}"
         size /= 1000
     return f"{size:,.1f} TB"

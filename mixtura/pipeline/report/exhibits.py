@@ -15,6 +15,7 @@ from mixtura.rows import Message
 
 GROUPS = ("best", "borderline", "worst")
 TILE = 1024  # rows in one matmul; padded, so that a row's result does not depend on its neighbours
+PRIOR = 0.1  # weaker ones call a word uncertain that fills the target and never occurs in the pool
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def nearest_target(vectors: np.ndarray, target: np.ndarray, *, same: bool = Fals
 def telling_words(pool: pl.Series, target: pl.Series, picks: dict[str, pl.Series], *, most: int = 24) -> pl.DataFrame:
     """Words that tell the target from the pool, and how often each selection uses them.
 
-    Log-odds with an informative Dirichlet prior (the two together, 0.01 of their size), each divided by its standard
+    Log-odds with an informative Dirichlet prior (a tenth of the two together), each divided by its standard
     error; the highest are the target's words. A word counts once per row, so one long row cannot make a word telling.
 
     Args:
@@ -90,8 +91,8 @@ def telling_words(pool: pl.Series, target: pl.Series, picks: dict[str, pl.Series
         most: words to return; fewer where fewer are telling (z > 3, in at least 3 target rows).
 
     Returns:
-        `word`, `pool`, `target` and one column per selection that picked: rows per 1,000 rows that hold the word, f64; most telling
-        first, ties by word.
+        `word`, `pool`, `target` and one column per selection that picked: rows per 1,000 rows that hold the word, f64;
+        most telling first, ties by word.
 
     Source: Monroe, Colaresi, Quinn 2008, "Fightin' Words", equations 16, 18 and 22. Differs: rows, not occurrences.
     """
@@ -99,8 +100,8 @@ def telling_words(pool: pl.Series, target: pl.Series, picks: dict[str, pl.Series
     counts = counts.join(_word_rows(target).rename({"rows": "target"}), on="word", how="full", coalesce=True)
     counts = counts.fill_null(0)
     a_total, b_total = (float(counts[c].sum()) for c in ("target", "pool"))
-    prior = 0.01 * (pl.col("target") + pl.col("pool"))
-    whole = 0.01 * (a_total + b_total)
+    prior = PRIOR * (pl.col("target") + pl.col("pool"))
+    whole = PRIOR * (a_total + b_total)
     ours, theirs = pl.col("target") + prior, pl.col("pool") + prior
     odds = (ours / (a_total + whole - ours)).log() - (theirs / (b_total + whole - theirs)).log()
     counts = counts.with_columns((odds / (1 / ours + 1 / theirs).sqrt()).alias("z"))

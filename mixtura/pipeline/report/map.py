@@ -38,8 +38,10 @@ def project(vectors: np.ndarray, seed: int) -> np.ndarray:
     n = len(vectors)
     if n > MOST:
         raise ValueError(f"a map takes at most {MOST} points; got {n}")
+    if n < 4:
+        return np.zeros((n, 2), np.float32)
     spread = vectors.astype(np.float64) - vectors.mean(axis=0, dtype=np.float64)
-    if n < 4 or not np.abs(spread).max() > 1e-6:
+    if np.abs(spread).max() < 1e-6:  # all rows alike
         return np.zeros((n, 2), np.float32)
     with threadpool_limits(1):
         small = PCA(min(50, n - 1, vectors.shape[1]), svd_solver="full").fit_transform(spread)
