@@ -64,7 +64,7 @@ class SoftDistances:
 def median_cost(x: np.ndarray, y: np.ndarray, most: int = 1024) -> float:
     """Median of c(x_i, y_j) over the first `most` rows of each; the unit in which eps is given. At least 1e-3."""
     with _one_thread():
-        cost = 2.0 - 2.0 * (torch.from_numpy(x[:most]).double() @ torch.from_numpy(y[:most]).double().T)
+        cost = 2.0 - 2.0 * (_tensor(x[:most]).double() @ _tensor(y[:most]).double().T)
     return max(float(np.median(cost.numpy())), LEAST_SCALE)
 
 
@@ -96,9 +96,9 @@ def solve_prices(
         annealing: in (0, 1).
     """
     with _one_thread():
-        x_, y_ = torch.from_numpy(np.ascontiguousarray(x)), torch.from_numpy(np.ascontiguousarray(y))
+        x_, y_ = _tensor(x), _tensor(y)
         weights = [
-            torch.full((len(p),), 1 / len(p), dtype=x_.dtype) if w is None else torch.from_numpy(w).to(x_.dtype)
+            torch.full((len(p),), 1 / len(p), dtype=x_.dtype) if w is None else _tensor(w).to(x_.dtype)
             for p, w in ((x, a), (y, b))
         ]
         sinkhorn = _Sinkhorn(2.0 - 2.0 * (x_ @ y_.T), *weights)
@@ -211,9 +211,14 @@ def _tiles(x: np.ndarray) -> Iterator[tuple[slice, torch.Tensor]]:
     tile = torch.zeros(TILE, x.shape[1])
     for start in range(0, len(x), TILE):
         rows = slice(start, min(start + TILE, len(x)))
-        tile[: rows.stop - start] = torch.from_numpy(x[rows])
+        tile.numpy()[: rows.stop - start] = x[rows]  # by numpy: rows read from Parquet are read-only, torch objects
         tile[rows.stop - start :] = 0
         yield rows, tile
+
+
+def _tensor(array: np.ndarray) -> torch.Tensor:
+    """A copy: torch refuses arrays that are read-only, as those from Parquet are."""
+    return torch.from_numpy(np.array(array))
 
 
 @contextmanager

@@ -24,7 +24,7 @@ SPACE, WORD, MARK = 0, 1, 2
 SHOWN = 60  # bytes of a word that the why-columns show
 
 CLASS = np.full(256, MARK, np.uint8)
-CLASS[[9, 10, 11, 12, 13, 28, 29, 30, 31, 32]] = SPACE
+CLASS[[9, 10, 11, 12, 13, 32]] = SPACE
 CLASS[[c for c in range(256) if c >= 128 or chr(c).isalnum() or c == ord("_")]] = WORD
 
 
