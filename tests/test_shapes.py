@@ -71,7 +71,8 @@ def test_tool_calls_of_both_dialects():
     "record",
     [
         {"prompt": "hi", "chosen": "yo", "rejected": "no"},
-        {"conversations": [{"from": "human", "value": "hi"}], "chosen": {"from": "gpt", "value": "yo"}, "rejected": "no"},
+        {"conversations": [{"from": "human", "value": "hi"}], "rejected": "no",
+         "chosen": {"from": "gpt", "value": "yo"}},
         {"chosen": "\n\nHuman: hi\n\nAssistant: yo", "rejected": "\n\nHuman: hi\n\nAssistant: no"},
         {"prompt": "hi", "chosen": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yo"}],
          "rejected": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "no"}]},

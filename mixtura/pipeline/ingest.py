@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-import fsspec
-from pydantic import ValidationError
+import pyarrow.parquet as pq
 
 from mixtura import registry
-from mixtura.errors import CountError, InputError, MixturaError, nearest
+from mixtura.errors import CountError, InputError, MixturaError
 from mixtura.pipeline.locate import File
-from mixtura.pipeline.reading import CHUNK, Broken, Reader, Record, Spec, broken, open_stream, read_stream, reader_for
-from mixtura.pipeline.shapes import Shape, as_json, shape_of
+from mixtura.pipeline.reading import CHUNK, Broken, Record, Stream
+from mixtura.pipeline.records import open_file, open_records, options_of, word_of
 from mixtura.pipeline.shards import QuarantineWriter, RowWriter
-from mixtura.pipeline.turns import Misfit
 from mixtura.recipe import Source
 from mixtura.rows import content_id
 from mixtura.store import Artefact, Store, code_version
@@ -28,8 +26,6 @@ from mixtura.store import Artefact, Store, code_version
 ALONE = 8 << 20  # a file of this size is a bundle of its own
 BUNDLE_FILES = 256  # small files in a bundle, on average
 BUNDLE_BYTES = 32 << 20  # and the bytes at which it is closed anyway
-FIRST = 32  # good records that decide a file's shape
-FIRST_BYTES = 32 << 20  # or fewer, where they are huge or broken
 LIBRARIES = ("orjson", "pyarrow", "zstandard", "charset-normalizer")
 # what of a source decides its rows; thresholds and revision do not
 DECIDES = {"format", "columns", "options", "license", "task", "language", "max_record_bytes", "max_ratio"}
@@ -130,89 +126,6 @@ def check_source(name: str, spec: Source, made: Sequence[Artefact]) -> None:
         )
 
 
-def word_of(source: str, spec: Source, file: File) -> str:
-    """The reader's word for a file: the recipe's `format`, or what its ending says.
-
-    Raises:
-        InputError: neither knows a reader.
-    """
-    word = spec.format or reader_for(file.name)
-    if word is None:
-        choices = ", ".join(registry.words("readers"))
-        raise InputError(f"sources.{source}.format", f"must be one of {choices} for this ending", got=file.name)
-    if word not in registry.words("readers"):
-        registry.find("readers", word)  # raises, with the choices and the nearest
-    return word
-
-
-def options_of(source: str, spec: Source, reader: Reader) -> Spec:
-    """The recipe's `options`, checked by the reader.
-
-    Raises:
-        InputError: an unknown or wrong option, by its path.
-    """
-    try:
-        return reader.Options.model_validate(spec.options)
-    except ValidationError as e:
-        fault = e.errors()[0]
-        key = str(fault["loc"][0]) if fault["loc"] else ""
-        known = list(reader.Options.model_fields)
-        need = fault["msg"].removeprefix("Value error, ")
-        if fault["type"] == "extra_forbidden":
-            need = f"must be one of the reader's options {known}" if known else "must be left out: the reader has none"
-        raise InputError(
-            f"sources.{source}.options.{key}", need, got=fault["input"], next_step=nearest(key, known)
-        ) from e
-
-
-def records(
-    source: str, spec: Source, file: File, opened: BinaryIO
-) -> Iterator[tuple[Record, dict[str, Any]] | Broken]:
-    """Every record of an open file with its row content, in order, or what is wrong with it.
-
-    The first FIRST good records decide the file's shape; see `shapes`.
-    """
-    reader: Reader = registry.find("readers", word_of(source, spec, file))
-    stream = open_stream(opened, file.name, reader, max_record_bytes=spec.max_record_bytes, max_ratio=spec.max_ratio)
-    found = read_stream(stream, reader, options_of(source, spec, reader))
-    first: list[Record | Broken] = []
-    good = size = 0
-    for item in found:
-        first.append(item)
-        good += isinstance(item, Record)
-        size += len(item.raw or b"")
-        if good >= FIRST or size >= FIRST_BYTES:
-            break
-    shape = shape_of(spec, [r.value for r in first if isinstance(r, Record)], file.name)
-    return _shaped(chain(first, found), shape)
-
-
-def _shaped(found: Iterator[Record | Broken], shape: Shape) -> Iterator[tuple[Record, dict[str, Any]] | Broken]:
-    for item in found:
-        if isinstance(item, Broken):
-            yield item
-            continue
-        try:
-            yield item, shape(item.value)
-        except Misfit as misfit:
-            raw = as_json(item.value) if item.raw is None else item.raw
-            yield broken(item.offset, str(misfit), raw)
-
-
-def open_file(file: File) -> BinaryIO:
-    """A file's stored bytes, local or remote.
-
-    Raises:
-        InputError: it is gone or cannot be read.
-    """
-    try:
-        if "://" in file.url:
-            return fsspec.open(file.url, "rb").open()  # type: ignore[return-value]
-        return open(file.url, "rb")
-    except (OSError, ImportError) as e:
-        raise InputError(f"file {file.name!r}", f"must be readable: {e}") from e
-
-
 def _write(job: IngestJob, words: dict[str, str], folder: Path) -> dict[str, Any]:
     bundle, spec = job.bundle, job.bundle.spec
     rows = RowWriter(folder, job.shard_rows)
@@ -223,7 +136,7 @@ def _write(job: IngestJob, words: dict[str, str], folder: Path) -> dict[str, Any
         fixed: dict[str, Any] = {"source": bundle.source, "file": file.name}
         with open_file(file) as opened:
             before = _stamp(file)
-            for item in records(bundle.source, spec, file, opened):
+            for item in open_records(bundle.source, spec, file, opened)[1]:
                 read += 1
                 if isinstance(item, Broken):
                     errors[item.error.partition(":")[0]] += 1
@@ -296,25 +209,27 @@ def sample_rows(source: str, spec: Source, files: Sequence[File], limit: int = 1
     read = bad = 0
     seen_bytes = 0.0
     for file in picked:
-        here = 0
         with open_file(file) as opened:
-            found = records(source, spec, file, opened)
+            stream, found = open_records(source, spec, file, opened)
+            last = None
             for item in islice(found, max(limit // len(picked), 1)):
-                here += 1
+                read += 1
+                last = item if isinstance(item, Broken) else item[0]
                 if isinstance(item, Broken):
                     bad += 1
                     errors.setdefault(item.error.partition(":")[0], f"{file.name} at {item.offset}: {item.error}")
                 else:
                     rows.append(item[1] | {"source": source, "file": file.name, "offset": item[0].offset})
-            ended = next(found, None) is None
-            # a whole file counts as it is stored; of a part we know how far the reader's handle has come at most
-            seen_bytes += file.bytes if ended else min(_taken(rows, here), file.bytes)
-        read += here
+            whole = last is None or next(found, None) is None
+            seen_bytes += file.bytes if last is None or whole else min(_stored(stream, last, file), file.bytes)
     total = sum(f.bytes for f in files)
     estimated = round((read - bad) * total / seen_bytes) if seen_bytes else 0
     return SampledRows(rows, read, bad, total, estimated, errors)
 
 
-def _taken(rows: Sequence[dict[str, Any]], here: int) -> float:
-    """Bytes that the last `here` rows take as JSON: near enough to what they took in the file."""
-    return float(sum(len(as_json(r)) for r in (rows[-here:] if here else [])))
+def _stored(stream: Stream, last: Record | Broken, file: File) -> float:
+    """Stored bytes up to and with a record."""
+    if last.raw is None:  # Parquet: an offset is a row number, and the footer knows how many there are
+        stream.file.seek(0)
+        return file.bytes * (last.offset + 1) / max(pq.read_metadata(stream.file).num_rows, 1)
+    return (last.offset + len(last.raw)) * stream.stored / max(stream.offset, 1)
