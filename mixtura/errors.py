@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 
 class MixturaError(Exception):
@@ -45,6 +46,10 @@ class InputError(MixturaError):
         then = f" {next_step.rstrip('.')}." if next_step else ""
         super().__init__(f"{thing} {need}{came}.{then}")
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle by parts, so that a worker process can raise it here."""
+        return _again, (type(self), self.thing, self.need, self.got, self.next_step)
+
 
 class RecipeError(InputError):
     """The recipe is wrong; `thing` is the path of the key, such as `sources.web.files`."""
@@ -54,6 +59,10 @@ def nearest(word: str, choices: Iterable[str]) -> str:
     """The advice `Nearest: 'x'` for a misspelt word, or '' where nothing is close."""
     close = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.6)
     return f"Nearest: {close[0]!r}" if close else ""
+
+
+def _again(kind: type[InputError], thing: str, need: str, got: object, next_step: str) -> InputError:
+    return kind(thing, need, got=got, next_step=next_step)
 
 
 def _short(value: object, limit: int = 200) -> str:

@@ -47,7 +47,7 @@ def parse(text: str, name: str = "recipe") -> Recipe:
         tree = yaml.load(text, Loader=_Loader)  # a SafeLoader that also refuses duplicate keys
         _weigh(tree)
     except yaml.YAMLError as e:
-        raise InputError(f"recipe {name!r}", "must be valid YAML", got=" ".join(str(e).split())) from None
+        raise InputError(f"recipe {name!r}", f"must be valid YAML: {_fault(e)}") from None
     except (RecursionError, _Bomb) as e:
         got = str(e) if isinstance(e, _Bomb) else "endless nesting"
         raise InputError(f"recipe {name!r}", "must not expand its aliases without end", got=got) from None
@@ -148,6 +148,13 @@ def _options_rule(word: str, definitions: dict[str, Any]) -> dict[str, Any]:
         "if": {"properties": {"selector": {"const": word}}},
         "then": {"properties": {"options": options}},
     }
+
+
+def _fault(error: yaml.YAMLError) -> str:
+    """The problem and its place, without the parser's own picture of the text."""
+    mark = getattr(error, "problem_mark", None)
+    at = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+    return f"{getattr(error, 'problem', None) or str(error).splitlines()[0]}{at}"
 
 
 class _Bomb(Exception):

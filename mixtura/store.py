@@ -13,7 +13,9 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -27,6 +29,23 @@ from mixtura.errors import StoreError
 from mixtura.recipe import digest
 
 CHUNK = 4 << 20
+
+
+_PEEKING: ContextVar[bool] = ContextVar("peeking", default=False)
+
+
+class NotMade(Exception):
+    """Inside `peeking`: the artefact is not there, and was not made."""
+
+
+@contextmanager
+def peeking() -> Iterator[None]:
+    """Inside, `Store.make` only finds: what is not there raises `NotMade`."""
+    token = _PEEKING.set(True)
+    try:
+        yield
+    finally:
+        _PEEKING.reset(token)
 
 
 @dataclass(frozen=True)
@@ -115,6 +134,8 @@ class Store:
         key = self.key(kind, inputs=inputs, spec=spec, code=code)
         if found := self.find(kind, key):
             return found
+        if _PEEKING.get():
+            raise NotMade(kind)
         draft = self.root / "tmp" / f"{kind}-{key[:12]}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         draft.mkdir(parents=True)
         try:

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 import mixtura
-from mixtura.cli.terminal import TerminalTeller, console, errors
+from mixtura.cli.terminal import TerminalTeller, console, errors, relative
 from mixtura.errors import MixturaError
 
 app = typer.Typer(
@@ -67,10 +67,10 @@ def run(
     console.print(f"[dim]reused {teller.reused} shards, computed {teller.computed}[/]")
     unchanged = "" if result["changed"] else " (unchanged)"
     console.print(
-        f"\n[bold]{result['rows']:,} rows, {result['tokens']:,} tokens[/] in {_short(result['folder'])}{unchanged}"
+        f"\n[bold]{result['rows']:,} rows, {result['tokens']:,} tokens[/] in {relative(result['folder'])}{unchanged}"
     )
-    console.print(f"card    {_short(result['card'])}")
-    console.print(f"report  {_short(result['folder'])}/report.html")
+    console.print(f"card    {relative(result['card'])}")
+    console.print(f"report  {relative(result['folder'])}/report.html")
 
 
 @app.command()
@@ -176,7 +176,7 @@ def main() -> None:
     try:
         app()
     except MixturaError as e:
-        errors.print(f"[bold red]error[/] {_escape(str(e))}")
+        errors.print(f"[bold red]error[/] {_escape(str(e))}", soft_wrap=True)
         sys.exit(e.exit_code)
     except KeyboardInterrupt:
         errors.print("stopped; run the same command again to continue")
@@ -217,12 +217,6 @@ def _nothing() -> Any:
     from contextlib import nullcontext
 
     return nullcontext()
-
-
-def _short(path: str) -> str:
-    """A path as the user would type it."""
-    relative = os.path.relpath(path)
-    return path if relative.startswith("..") else relative
 
 
 def _escape(text: str) -> str:

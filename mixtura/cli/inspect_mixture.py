@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ def why(mixture: Path, row: str) -> None:
         raise InputError(f"mixture {summary.name!r}", "must hold a record with this id", got=row, next_step=step)
     if (ids := found["raw_id"].n_unique()) > 20:
         raise InputError("row id", f"must name fewer records: {ids:,} begin so", got=row, next_step="Give more digits")
-    for record in found.iter_rows(named=True):
+    for record in found.sort(pl.col("fate") != "written", "source", "file", "offset").iter_rows(named=True):
         _tell(record, mixture)
 
 
@@ -97,7 +98,9 @@ def _account(record: dict[str, Any], mixture: Path) -> None:
         return
     rows = pl.scan_parquet(files).filter(pl.col("id") == record["id"]).select("why").collect()
     if rows.height and rows["why"][0]:
-        console.print(f"  because     {rows['why'][0]}", markup=False)
+        for reason, value in json.loads(rows["why"][0]).items():
+            shown = f"{value:.4g}" if isinstance(value, float) else value
+            console.print(f"  because     {reason.replace('_', ' ')}: {shown}", markup=False, soft_wrap=True)
 
 
 def _lost(dropped: dict[str, int], quarantined: int) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
@@ -50,13 +52,50 @@ class TerminalTeller:
         self.seconds[stage] = self.seconds.get(stage, 0.0) + took
         self.reused += reused
         self.computed += computed
-        console.print(f"[green]✓[/] [bold]{stage:<8}[/] {line}  [dim]{took:.1f} s · {_work(reused, computed)}[/]")
+        console.print(
+            f"[green]✓[/] [bold]{stage:<8}[/] {line}  [dim]{took:.1f} s · {_work(reused, computed)}[/]", soft_wrap=True
+        )
 
     def close(self) -> None:
         """Take the bar away, also after a failure."""
         if self._progress is not None:
             self._progress.stop()
             self._progress = None
+
+
+class TrainingBar:
+    """A bar over optimiser steps, with the loss; call it with the trainer's `Progress`."""
+
+    def __init__(self, name: str) -> None:
+        columns = [SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=30), MofNCompleteColumn()]
+        self._bar = Progress(
+            *columns, TimeElapsedColumn(), console=console, transient=True, disable=not console.is_terminal
+        )
+        self._bar.start()
+        self._name, self._task = name, self._bar.add_task(name, total=None)
+        self._began = time.perf_counter()
+
+    def __call__(self, done: Any) -> None:
+        """Move the bar."""
+        self._bar.update(
+            self._task, completed=done.step, total=done.steps, description=f"{self._name:<8} loss {done.loss:.3f}"
+        )
+        self._last = done
+
+    def close(self) -> None:
+        """Replace the bar by a line."""
+        self._bar.stop()
+        last = getattr(self, "_last", None)
+        if last is not None:
+            took = time.perf_counter() - self._began
+            line = f"{last.steps} steps, training loss {last.loss:.3f}"
+            console.print(f"[green]✓[/] [bold]{self._name:<8}[/] {line}  [dim]{took:.1f} s[/]")
+
+
+def relative(path: str) -> str:
+    """A path as the user would type it."""
+    shown = os.path.relpath(path)
+    return path if shown.startswith("..") else shown
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None) -> None:

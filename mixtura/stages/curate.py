@@ -30,11 +30,12 @@ def curate(plan: Plan, step: Step = plainly) -> publish.Published:
         CountError: the books do not balance.
     """
     plan.store.sweep()
-    units = step("ingest", gather.ingest, plan)
-    units = step("clean", gather.clean, plan, units)
-    pool = step("dedup", gather.dedup, plan, units)
-    embedded = step("embed", choose.embed, plan, pool)
-    scored = step("score", choose.score, plan, pool, embedded)
-    picked = step("pick", choose.pick, plan, scored)
-    mixed = step("mix", choose.mix, plan, pool, picked)
-    return step("write", publish.write, plan, pool, embedded, picked, mixed)
+    with plan.workers:
+        units = step("ingest", gather.ingest, plan)
+        units = step("clean", gather.clean, plan, units)
+        pool = step("dedup", gather.dedup, plan, units)
+        embedded = step("embed", choose.embed, plan, pool)
+        scored = step("score", choose.score, plan, pool, embedded)
+        picked = step("pick", choose.pick, plan, scored)
+        mixed = step("mix", choose.mix, plan, pool, picked)
+        return step("write", publish.write, plan, pool, embedded, picked, mixed)

@@ -8,9 +8,9 @@ import numpy as np
 import polars as pl
 
 from mixtura.pipeline.embed import read_vectors
+from mixtura.pipeline.hashing import keys
 from mixtura.pipeline.report.exhibits import Exhibits, ShownRow, nearest_target, telling_words
 from mixtura.pipeline.report.map import project
-from mixtura.pipeline.hashing import keys
 from mixtura.rows import plain_text
 from mixtura.stages.choose import Embedded, Picked
 from mixtura.stages.gather import Pool

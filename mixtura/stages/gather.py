@@ -14,8 +14,8 @@ from mixtura.pipeline import clean as cleaning
 from mixtura.pipeline import dedup as deduping
 from mixtura.pipeline import ingest as ingesting
 from mixtura.pipeline import tables
-from mixtura.pipeline.locate import locate
 from mixtura.pipeline.hashing import keys
+from mixtura.pipeline.locate import locate
 from mixtura.recipe import Sample, Source
 from mixtura.stages.plan import Plan
 from mixtura.store import Artefact, code_version

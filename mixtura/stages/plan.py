@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -12,10 +12,10 @@ from typing import Protocol, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
 from mixtura.pipeline.locate import Where, model_path, resolve_output
-from mixtura.pipeline.work import map_jobs
+from mixtura.pipeline.work import Workers
 from mixtura.recipe import Recipe
 from mixtura.recipe_file import environment
-from mixtura.store import Artefact, Store
+from mixtura.store import Artefact, NotMade, Store, peeking
 
 J = TypeVar("J")
 
@@ -90,7 +90,7 @@ class Plan:
     recipe: Recipe
     where: Where
     store: Store
-    workers: int
+    workers: Workers
     shard_rows: int
     output: Path
     teller: Teller
@@ -110,7 +110,7 @@ class Plan:
             else resolve_output(recipe.output.folder or f"mixtures/{recipe.name}", where)
         )
         store = Store(settings.store or base / ".mixtura")
-        return cls(recipe, where, store, settings.workers, settings.shard_rows, output, teller or Quiet())
+        return cls(recipe, where, store, Workers(settings.workers), settings.shard_rows, output, teller or Quiet())
 
     def model(self, name: str) -> str:
         """A model's name, or the path of its folder with declared variables filled in."""
@@ -125,5 +125,14 @@ class Plan:
         self.teller.end(name, tracker.line, tracker.reused, len(tracker.made) - tracker.reused)
 
     def map(self, tracker: Tracker, function: Callable[[J], Artefact], jobs: Sequence[J]) -> list[Artefact]:
-        """Run a stage's jobs over the workers, telling of each."""
-        return map_jobs(function, jobs, workers=min(self.workers, len(jobs)), done=tracker.add)
+        """Run a stage's jobs over the workers, telling of each; what the store has starts no worker."""
+        made: list[Artefact | None] = [None] * len(jobs)
+        for i, job in enumerate(jobs):
+            with suppress(NotMade), peeking():
+                made[i] = tracker.add(function(job))
+        rest = [i for i, artefact in enumerate(made) if artefact is None]
+        for i, artefact in zip(
+            rest, self.workers.map(function, [jobs[i] for i in rest], done=tracker.add), strict=True
+        ):
+            made[i] = artefact
+        return [a for a in made if a is not None]
