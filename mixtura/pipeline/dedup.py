@@ -20,7 +20,8 @@ import pyarrow as pa
 from mixtura.errors import CountError, InputError
 from mixtura.pipeline import tables
 from mixtura.pipeline.clean import slices
-from mixtura.pipeline.lsh import ShingleFile, candidates, components
+from mixtura.pipeline.lsh import candidates, components
+from mixtura.pipeline.shingle_file import ShingleFile
 from mixtura.pipeline.shingles import shingle_sets
 from mixtura.recipe import Clean, NearDedup
 from mixtura.rows import ROW, plain_text

@@ -6,88 +6,17 @@ nothing depends on how rows came. Memory holds one band at a time; shingle sets 
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from mixtura.pipeline.shingles import Shingles
+from mixtura.pipeline.shingle_file import ShingleFile, ranges
 
-WHOLE = 64  # rows of a bucket up to which every pair is compared
-VERIFY = 1 << 22  # shingles compared at once: 32 MiB, twice
-PAIR_BITS = 24
-
-
-class ShingleFile:
-    """Shingle sets of the nodes that may have a duplicate, on disk: most rows have none, and sets outweigh text.
-
-    Args:
-        path: a new scratch file.
-        n: nodes.
-    """
-
-    def __init__(self, path: Path, n: int) -> None:
-        self.path = path
-        self.start = np.zeros(n, dtype=np.int64)
-        self.size = np.zeros(n, dtype=np.int64)
-        self._file = path.open("wb")
-        self._end = 0
-        self._map: np.ndarray = np.zeros(0, dtype=np.uint64)
-
-    def add(self, nodes: np.ndarray, sets: Shingles) -> None:
-        """Append the sets of i64[k] nodes."""
-        self.start[nodes] = self._end + sets.offsets[:-1]
-        self.size[nodes] = np.diff(sets.offsets)
-        sets.hashes.tofile(self._file)
-        self._end += len(sets.hashes)
-
-    def finish(self) -> None:
-        """No more sets; from now on they can be read."""
-        self._file.close()
-        if self._end:
-            self._map = np.memmap(self.path, dtype=np.uint64, mode="r")
-
-    def forget(self) -> None:
-        """Give the pages that were read back to the system."""
-        if isinstance(self._map, np.memmap):
-            self._map._mmap.madvise(mmap.MADV_DONTNEED)  # pyright: ignore[reportAttributeAccessIssue]
-
-    def jaccard(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        """Exact Jaccard similarity of pairs of nodes, up to 40-bit hash collisions within a pair.
-
-        Args:
-            a: i64[k].
-            b: i64[k].
-
-        Returns:
-            f64[k]; 0 where both sets are empty.
-        """
-        out = np.zeros(len(a))
-        work = np.cumsum(self.size[a] + self.size[b])
-        first = 0
-        while first < len(a):
-            done = work[first - 1] if first else 0
-            last = min(max(int(np.searchsorted(work, done + VERIFY)), first + 1), first + (1 << PAIR_BITS))
-            out[first:last] = self._jaccard(a[first:last], b[first:last])
-            first = last
-        return out
-
-    def _jaccard(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        nodes = np.concatenate((a, b))
-        size = self.size[nodes]
-        ends = np.cumsum(size)
-        pair = np.repeat(np.tile(np.arange(len(a)), 2), size)
-        at = np.arange(len(pair)) + np.repeat(self.start[nodes] - (ends - size), size)
-        # pair in the high bits, hash in the low ones: after one sort, shared shingles stand beside each other
-        keys = np.sort(pair.astype(np.uint64) << np.uint64(64 - PAIR_BITS) | self._map[at] >> np.uint64(PAIR_BITS))
-        shared = keys[1:][keys[1:] == keys[:-1]] >> np.uint64(64 - PAIR_BITS)
-        common = np.bincount(shared.astype(np.int64), minlength=len(a))
-        union = self.size[a] + self.size[b] - common
-        return np.divide(common, union, out=np.zeros(len(a)), where=union > 0)
+WHOLE = 64  # nodes of a bucket up to which every pair is compared; a larger one is crowded
+PER_NODE = 64  # comparisons per node of a band's crowded buckets, at most: cost stays linear in rows
 
 
 class Forest:
@@ -106,6 +35,8 @@ class Forest:
 
     def join(self, a: np.ndarray, b: np.ndarray) -> None:
         """Merge the components of each pair."""
+        if not len(a):
+            return
         a, b = self.find(a), self.find(b)
         names, at = np.unique(np.concatenate((a, b)), return_inverse=True)
         edges = coo_array((np.ones(len(a), dtype=bool), (at[: len(a)], at[len(a) :])), shape=(len(names), len(names)))
@@ -152,9 +83,32 @@ def components(nodes: np.ndarray, bands: int, band: Callable[[int], np.ndarray],
     found = Found(Forest(len(sets.size)))
     for b in range(bands):
         for members, start, end in _buckets(band(b)[nodes], nodes):
-            _compare(members, start, end, sets, t, found)
+            crowded = end - start > WHOLE
+            _compare(members, start[~crowded], end[~crowded], sets, t, found)
+            if crowded.any():
+                _part_crowd(members, start[crowded], end[crowded], sets, t, found)
         sets.forget()
     return found
+
+
+def _part_crowd(
+    members: np.ndarray, start: np.ndarray, end: np.ndarray, sets: ShingleFile, t: float, found: Found
+) -> None:
+    """Buckets too large for all pairs: boilerplate, or rows of one template.
+
+    Two rounds join what is all alike. Where more than one component is left, nodes are put together again by the rare
+    shingles that two of them must share if they are near-duplicates.
+    """
+    limit = found.compared + PER_NODE * int((end - start).sum())
+    _compare(members, start, end, sets, t, found, rounds=2)
+    roots = found.forest.find(members)
+    mixed = [(s, e) for s, e in zip(start, end, strict=True) if (roots[s:e] != roots[s]).any()]
+    if not mixed:
+        return
+    crowd = np.unique(np.concatenate([members[s:e] for s, e in mixed]))
+    owner, rare = sets.prefixes(crowd, t)
+    for again, first, last in _buckets(rare, owner):
+        _compare(again, first, last, sets, t, found, limit=limit)
 
 
 def _buckets(hashes: np.ndarray, nodes: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
@@ -166,30 +120,58 @@ def _buckets(hashes: np.ndarray, nodes: np.ndarray) -> Iterator[tuple[np.ndarray
     real = (end - start > 1) & (ordered[start] != 0)
     if real.any():
         size = (end - start)[real]
-        inside = np.repeat(start[real] - (np.cumsum(size) - size), size) + np.arange(size.sum())
-        yield nodes[order[inside]], np.cumsum(size) - size, np.cumsum(size)
+        yield nodes[order[ranges(start[real], size)]], np.cumsum(size) - size, np.cumsum(size)
 
 
 def _compare(
-    members: np.ndarray, start: np.ndarray, end: np.ndarray, sets: ShingleFile, t: float, found: Found
+    members: np.ndarray,
+    start: np.ndarray,
+    end: np.ndarray,
+    sets: ShingleFile,
+    t: float,
+    found: Found,
+    *,
+    rounds: int = WHOLE,
+    limit: int | None = None,
 ) -> None:
-    """Compare round by round: in round r the r-th node of each bucket against all after it, unless joined already."""
-    for r in range(WHOLE):
-        open_ = end - start > r + 1
-        if not open_.any():
-            return
+    """Compare round by round: in round r the r-th node of each bucket with all after it, unless joined already.
+
+    Args:
+        members: i64[m], nodes, ascending within a bucket.
+        start: i64[k], first member of each bucket.
+        end: i64[k], one past its last.
+        sets: shingle sets.
+        t: the threshold.
+        found: updated.
+        rounds: at most so many.
+        limit: with it, stop once `found.compared` is there, and count what was left.
+    """
+    done = 0
+    while done < rounds and (limit is None or found.compared < limit):
+        open_ = end - start > done + 1
         start, end = start[open_], end[open_]
-        size = end - start - r - 1
-        a = np.repeat(members[start + r], size)
-        b = members[np.repeat(start + r + 1 - (np.cumsum(size) - size), size) + np.arange(size.sum())]
-        apart = found.forest.find(a) != found.forest.find(b)
-        a, b = a[apart], b[apart]
+        if not len(start):
+            return
+        size = end - start - done - 1
+        a, b = np.repeat(members[start + done], size), members[ranges(start + done + 1, size)]
         small, large = np.minimum(sets.size[a], sets.size[b]), np.maximum(sets.size[a], sets.size[b])
-        possible = small >= t * large
-        a, b = a[possible], b[possible]
-        if len(a):
-            found.compared += len(a)
-            same = sets.jaccard(a, b) >= t
-            found.forest.join(a[same], b[same])
-    left = end - start - WHOLE
-    found.unverified += int((left * (left - 1) // 2)[left > 0].sum())
+        ask = (found.forest.find(a) != found.forest.find(b)) & (small >= t * large)
+        a, b = np.divmod(np.unique(a[ask] * len(sets.size) + b[ask]), len(sets.size))
+        if limit is not None and len(a) > limit - found.compared:
+            found.unverified += len(a) - (limit - found.compared)
+            a, b = a[: limit - found.compared], b[: limit - found.compared]
+        found.compared += len(a)
+        same = sets.jaccard(a, b) >= t
+        found.forest.join(a[same], b[same])
+        done += 1
+    if limit is not None:
+        found.unverified += _apart(found.forest.find(members), start + done, np.maximum(end, start + done))
+
+
+def _apart(roots: np.ndarray, start: np.ndarray, end: np.ndarray) -> int:
+    """Pairs of different components within buckets."""
+    size = end - start
+    bucket = np.repeat(np.arange(len(size)), size)
+    root = roots[ranges(start, size)]
+    _, joined = np.unique(np.stack((bucket, root)), axis=1, return_counts=True)
+    return int((size * (size - 1) // 2).sum() - (joined * (joined - 1) // 2).sum())
