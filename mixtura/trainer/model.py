@@ -110,7 +110,7 @@ def prepare_tiny(texts: Iterable[str], spec: TinyModel, out: Path, *, seed: int)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model = LlamaForCausalLM(_tiny_config(spec, tokenizer))
-        draft = out.with_name(f".{out.name}.{os.getpid()}")
+        draft = out.with_name(f".{out.name}.draft")
         save(Loaded(model, tokenizer, torch.float32), draft)
     replace_folder(draft, out)
     return out

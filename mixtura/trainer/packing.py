@@ -3,7 +3,8 @@
 A packed sequence holds whole documents side by side. Each document's positions start again at 0 and no token sees
 another document: transformers reads both from `position_ids`, where a step other than +1 starts a document. So
 neither the loss nor the gradient of a document depends on its neighbours (OPT-IML, Iyer et al. 2022, packs with the
-same mask; restarting the positions is ours). `check_documents_apart` proves it for the model at hand.
+same mask; restarting the positions is ours). Not every architecture listens: `keeps_documents_apart` asks the model
+at hand, and one that does not is trained on one document a sequence.
 """
 
 from __future__ import annotations
@@ -13,10 +14,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import nn
 
 from mixtura.trainer.encode import Encoded
 
 IGNORE = -100  # the label that cross_entropy leaves out
+PROBE = 24  # tokens of each document that `keeps_documents_apart` looks at
 ROUND = 16  # a batch's length is rounded up to this: fewer shapes, aligned rows
 
 
@@ -74,10 +77,41 @@ def best_fit_decreasing(lengths: np.ndarray, capacity: int, order: np.ndarray) -
     return packs
 
 
-def pack(encoded: Encoded, capacity: int, seed: int) -> list[list[int]]:
-    """Sequences of document numbers; the seed decides among documents of one length."""
+def pack(encoded: Encoded, capacity: int, seed: int, *, together: bool = True) -> list[list[int]]:
+    """Sequences of document numbers; the seed decides among documents of one length.
+
+    Args:
+        encoded: documents of at most `capacity` tokens.
+        capacity: tokens of a sequence.
+        seed: of the order among equals.
+        together: False puts every document into a sequence of its own.
+    """
+    if not together:
+        return [[d] for d in range(len(encoded))]
     order = np.random.default_rng(seed).permutation(len(encoded))
     return best_fit_decreasing(np.diff(encoded.starts), capacity, order)
+
+
+@torch.no_grad()
+def keeps_documents_apart(model: nn.Module, device: torch.device) -> bool:
+    """Whether the model reads document borders from `position_ids`, through the very kernel that it trains with.
+
+    Two documents are packed; the first is changed; the second one's logits must not move, and the change must
+    be visible in the first (else the question was not asked).
+    """
+    was_training = model.training
+    model.eval()
+    positions = torch.arange(PROBE, device=device).repeat(2)[None]
+    ids = torch.arange(2 * PROBE, device=device)[None] % 7
+    other = ids.clone()
+    other[0, :PROBE] = (other[0, :PROBE] + 3) % 7
+    first, second = (
+        model(input_ids=i, position_ids=positions, use_cache=False).logits[0].float() for i in (ids, other)
+    )
+    model.train(was_training)
+    moved = (first - second).abs().amax(dim=-1)
+    # masked tokens have weight exactly 0; the tolerance is for kernels that sum in another order
+    return bool(moved[PROBE:].max() <= 1e-4 * moved[:PROBE].max())
 
 
 def collate(encoded: Encoded, packs: Sequence[Sequence[int]]) -> Batch:

@@ -27,7 +27,7 @@ from mixtura.trainer.evaluate import evaluate
 from mixtura.trainer.loop import Loop, Plan, Progress, optimizer_for
 from mixtura.trainer.mixture import read_rows, splits, texts
 from mixtura.trainer.model import Loaded, load, prepare_tiny, quiet, replace_folder, save
-from mixtura.trainer.packing import pack
+from mixtura.trainer.packing import keeps_documents_apart, pack
 
 LIBRARIES = ("torch", "transformers", "tokenizers", "numpy")
 MANIFEST = "training.json"
@@ -99,16 +99,17 @@ def _train(
     run.work.mkdir(parents=True, exist_ok=True)
     loaded = _load(run, found, spec, seed)
     data = _encode(found, spec, loaded)
-    packs = {name: pack(encoded, spec.sequence_length, seed) for name, encoded in data.items()}
     model = nn.Module.to(loaded.model, device)
+    together = keeps_documents_apart(model, device)
+    packs = {name: pack(encoded, spec.sequence_length, seed, together=together) for name, encoded in data.items()}
     optimizer = optimizer_for(model, spec)
     plan = Plan.of(spec, len(packs["train"]), seed)
 
     def measure(step: int) -> dict[str, Any]:
         losses = {
             name: evaluate(model, data[name], packs[name], micro_batch=spec.micro_batch, device=device).facts()
-            for name in data
-            if name != "train"
+            for name, encoded in data.items()
+            if name != "train" and encoded.counts.trained_tokens
         }
         run.log({"step": step, "heldout": losses})
         return losses
@@ -133,6 +134,7 @@ def _train(
         "spec": spec.model_dump(mode="json", exclude={"model", "device"}),
         "steps": plan.steps,
         "sequences": len(packs["train"]),
+        "packed": together,
         "data": {name: encoded.counts.facts() for name, encoded in data.items()},
         "heldout": {name: {"before": before[name], "after": after[name]} for name in after},
         "fingerprint": run.fingerprint,
@@ -151,7 +153,7 @@ def _load(run: Run, found: dict[str, list[Path]], spec: Train, seed: int) -> Loa
 
 
 def _encode(found: dict[str, list[Path]], spec: Train, loaded: Loaded) -> dict[str, Encoded]:
-    """Every split that has something to train on, or to measure."""
+    """Every split; held-out ones may turn out to have nothing to measure, and their counts say why."""
     chat = Chat(loaded.tokenizer)
     data = {
         name: encode(read_rows(files), chat, length=spec.sequence_length, loss=spec.loss)
@@ -164,7 +166,7 @@ def _encode(found: dict[str, list[Path]], spec: Train, loaded: Loaded) -> dict[s
             got=data["train"].counts.facts(),
             next_step="Raise train.sequence_length, or set train.loss: all, where answers were cut off or are missing",
         )
-    return {name: encoded for name, encoded in data.items() if encoded.counts.trained_tokens}
+    return data
 
 
 def _finish(run: Run, loaded: Loaded, facts: dict[str, Any]) -> None:
@@ -192,13 +194,14 @@ def _finished(run: Run) -> dict[str, Any] | None:
         if whole and facts["fingerprint"] == run.fingerprint:
             if folder == waiting:
                 replace_folder(waiting, run.out)
-                shutil.rmtree(run.work, ignore_errors=True)
+            shutil.rmtree(run.work, ignore_errors=True)
             return facts
-    if run.out.exists() and not (run.out / MANIFEST).exists() and any(run.out.iterdir()):
+    there = sorted(p.name for p in run.out.iterdir())[:5] if run.out.is_dir() else [run.out.name] * run.out.exists()
+    if there and not (run.out / MANIFEST).exists():
         raise InputError(
             f"output folder {run.out.name!r}",
             "must be new, empty, or an earlier run's",
-            got=sorted(p.name for p in run.out.iterdir())[:5],
+            got=there,
             next_step="Choose another folder",
         )
     return None
