@@ -9,8 +9,8 @@ The prices say all that matters about the reference, in M numbers; f is then def
 first variation of the transport cost when mass is added at x (Cuturi 2013; Feydy et al. 2019, section 2.2). With
 g = 0, f is the plain soft distance to the nearest targets.
 
-All arithmetic here runs on one thread and in tiles of one shape, so that a result's bits depend neither on a row's
-neighbours nor on the number of cores; shards are scored in parallel by processes.
+All arithmetic here runs on one thread and in tiles of one shape, so that on one kind of CPU a result's bits depend
+neither on a row's neighbours nor on the number of cores; shards are scored in parallel by processes.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import torch
 
 TILE = 512  # rows of a tile: with M = 400 in f32 it is 0.8 MB, within a core's cache
 FAR = 20.0  # nats a scaling may drift before it is absorbed into the potentials; f32 keeps 87
+NEAR = 60.0  # nats between prices up to which exp(-87), the least f32, is lost in the rounding of an unpriced sum
 LEAST_SCALE = 1e-3  # of the median cost: where all vectors are equal, eps must not be zero
 
 
@@ -174,27 +175,47 @@ def soft_distances(
     Returns:
         A row's numbers have the same bits whichever rows come with it.
     """
-    weight = np.full(len(y), 1 / len(y)) if b is None else b
-    plain = (-2.0 / epsilon + np.log(weight)).astype(np.float32)
-    priced = ((price - 2.0) / epsilon + np.log(weight)).astype(np.float32)
-    back = torch.from_numpy(plain - priced)
+    log_weight = np.log(np.full(len(y), 1 / len(y)) if b is None else b)
+    bias = ((price - 2.0) / epsilon + log_weight).astype(np.float32)
+    plain_bias = (log_weight - 2.0 / epsilon).astype(np.float32)
+    without = _Without(plain_bias.astype(np.float64) - bias, epsilon) if price.any() else None
     scaled = torch.from_numpy(np.ascontiguousarray(y.T.astype(np.float32) * np.float32(2.0 / epsilon)))
-    bias = torch.from_numpy(priced)
+    added = torch.from_numpy(bias)
     out = [np.empty(len(x), t) for t in (np.float64, np.float64, np.int64, np.float32, np.float32)]
     logits, scratch = torch.empty(TILE, len(y)), torch.empty(TILE, len(y))
     with _one_thread():
         for rows, tile in _tiles(x):
-            torch.addmm(bias, tile, scaled, out=logits)
+            torch.addmm(added, tile, scaled, out=logits)
             top, target, mass = _log_sum_exp(logits, scratch)
-            distance = 2.0 - epsilon * (top - priced[target])
             soft = -epsilon * (top.astype(np.float64) + np.log(mass))
-            unpriced = soft
-            if price.any():
-                top, _, total = _log_sum_exp(logits.add_(back), scratch)
-                unpriced = -epsilon * (top.astype(np.float64) + np.log(total))
-            for whole, part in zip(out, (soft, unpriced, target, 1 / mass, distance), strict=True):
+            plain = soft if without is None else without.prices(logits, scratch, top)
+            distance = 2.0 - epsilon * (top - bias[target])
+            for whole, part in zip(out, (soft, plain, target, 1 / mass, distance), strict=True):
                 whole[rows] = part[: rows.stop - rows.start]
     return SoftDistances(*out)
+
+
+class _Without:
+    """Soft distances of a tile had there been no prices, from its logits under prices.
+
+    Args:
+        change: f64[M], nats; what turns a logit under prices into one without.
+        epsilon: in units of cost.
+    """
+
+    def __init__(self, change: np.ndarray, epsilon: float) -> None:
+        self.epsilon, self.most = epsilon, float(change.max())
+        self.near = float(np.ptp(change)) < NEAR
+        self.change = torch.from_numpy(change.astype(np.float32))
+        self.factor = torch.from_numpy(np.exp(change - self.most).astype(np.float32))
+
+    def prices(self, logits: torch.Tensor, scratch: torch.Tensor, top: np.ndarray) -> np.ndarray:
+        """f64[TILE]; `scratch` holds exp(logits - top), and both tiles are spent."""
+        if self.near:  # weigh the exponentials again: none that matters has underflowed
+            mass, shift = scratch.mul_(self.factor).sum(1).numpy().astype(np.float64), self.most
+        else:
+            (top, _, mass), shift = _log_sum_exp(logits.add_(self.change), scratch), 0.0
+        return -self.epsilon * (top.astype(np.float64) + np.log(mass) + shift)
 
 
 def _log_sum_exp(logits: torch.Tensor, scratch: torch.Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
