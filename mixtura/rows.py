@@ -81,7 +81,7 @@ def content_id(row: Mapping[str, Any]) -> str:
     document can collide with a conversation.
     """
     text = row.get("text")
-    if text is not None and not any(row.get(k) for k in CONTENT[1:]):
+    if text is not None and not (row.get("messages") or row.get("chosen") or row.get("rejected") or row.get("tools")):
         body = b"t" + canonical(text).encode("utf-8", "surrogatepass")
     else:
         content = {k: _canonical_value(row[k]) for k in CONTENT if row.get(k)}
