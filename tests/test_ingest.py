@@ -6,6 +6,7 @@ import pickle
 import subprocess
 import sys
 import textwrap
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import fsspec
@@ -15,7 +16,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mixtura.errors import InputError
+from mixtura import registry
+from mixtura.errors import InputError, MixturaError
+from mixtura.pipeline import reading
 from mixtura.pipeline.ingest import IngestJob, bundles, check_source, ingest, sample_rows
 from mixtura.pipeline.locate import File, Where, locate
 from mixtura.recipe import Source
@@ -116,6 +119,52 @@ def test_a_second_run_reuses_everything_and_a_changed_file_is_read_again(tmp_pat
     assert changed.key != first.key
     (other,) = run(tmp_path, tmp_path / "store", files="a.jsonl", license="MIT")
     assert other.key != changed.key
+
+
+def test_a_file_that_grows_while_it_is_read_is_not_filed_under_its_old_digest(tmp_path, monkeypatch):
+    write(tmp_path, {"a.jsonl": '{"text": "one"}\n'})
+
+    def digest_then_grow(file):
+        with (tmp_path / "a.jsonl").open("a") as f:
+            f.write('{"text": "more"}\n')
+        return "0" * 64
+
+    monkeypatch.setattr("mixtura.pipeline.ingest._file_digest", digest_then_grow)
+    with pytest.raises(MixturaError, match=r"file 'a\.jsonl' changed while it was read"):
+        run(tmp_path, tmp_path / "store", files="a.jsonl")
+    assert not (tmp_path / "store" / "ingest").exists()
+
+
+def test_a_users_reader_enters_by_entry_point(tmp_path, monkeypatch):
+    """A module with one function; its ending works in folders, its options are checked, like a built-in's."""
+    (tmp_path / "upper_reader.py").write_text(
+        textwrap.dedent("""
+        from mixtura.pipeline.reading import Reader, Record, Spec, lines
+
+        class Options(Spec):
+            mark: str = ""
+
+        def read(stream, options):
+            for offset, line in lines(stream):
+                yield Record(offset, {"text": line.decode().upper() + options.mark}, line)
+
+        READER = Reader(read, endings=(".low",), Options=Options)
+        """)
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    point = EntryPoint("upper", "upper_reader", "mixtura.readers")
+    monkeypatch.setattr(registry, "entry_points", lambda group: [point] if group == "mixtura.readers" else [])
+    caches = (registry.words, registry.module_of, reading._endings)
+    for cached in caches:
+        cached.cache_clear()
+    try:
+        write(tmp_path, {"d/a.low": "one\ntwo"})
+        made = run(tmp_path, tmp_path / "store", files="d", options={"mark": "!"})
+        assert [r["text"] for r in rows_of(made)] == ["ONE!", "TWO!"]
+    finally:
+        monkeypatch.undo()
+        for cached in caches:
+            cached.cache_clear()
 
 
 def test_a_new_small_file_changes_one_bundle():

@@ -91,9 +91,10 @@ def ingest(job: IngestJob) -> Artefact:
     readers = sorted({registry.module_of("readers", w).__name__ for w in words.values()})
     for word in set(words.values()):
         options_of(bundle.source, bundle.spec, registry.find("readers", word))
+    stamps = {f.name: _stamp(f) for f in bundle.files}  # before the digests: what is read must be what was hashed
     return Store(job.store).make(
         "ingest",
-        partial(_write, job, words),
+        partial(_write, job, stamps),
         inputs=[_file_digest(f) for f in bundle.files],
         spec={
             "source": bundle.source,
@@ -126,7 +127,7 @@ def check_source(name: str, spec: Source, made: Sequence[Artefact]) -> None:
         )
 
 
-def _write(job: IngestJob, words: dict[str, str], folder: Path) -> dict[str, Any]:
+def _write(job: IngestJob, stamps: dict[str, tuple[int, int] | None], folder: Path) -> dict[str, Any]:
     bundle, spec = job.bundle, job.bundle.spec
     rows = RowWriter(folder, job.shard_rows)
     bad = QuarantineWriter(folder)
@@ -135,7 +136,6 @@ def _write(job: IngestJob, words: dict[str, str], folder: Path) -> dict[str, Any
     for file in bundle.files:
         fixed: dict[str, Any] = {"source": bundle.source, "file": file.name}
         with open_file(file) as opened:
-            before = _stamp(file)
             for item in open_records(bundle.source, spec, file, opened)[1]:
                 read += 1
                 if isinstance(item, Broken):
@@ -149,7 +149,7 @@ def _write(job: IngestJob, words: dict[str, str], folder: Path) -> dict[str, Any
                 for key, default in defaults:
                     row[key] = row.get(key) or default
                 rows.add(row, len(record.raw or row.get("text") or b""))
-            if _stamp(file) != before:
+            if _stamp(file) != stamps[file.name]:
                 raise MixturaError(f"file {file.name!r} changed while it was read. Run again when it is complete.")
     rows.close()
     bad.close()
