@@ -95,13 +95,18 @@ def check_words(recipe: Recipe) -> None:
             _word("readers", source.format, f"{where}.format")
 
 
+def selector_of(selection: Selection) -> Any:
+    """The selector object behind a selection's word."""
+    return registry.find("selectors", selection.selector)
+
+
 def spec_of(selection: Selection, where: str = "select") -> BaseModel:
     """The selector's options as its own model.
 
     Raises:
         RecipeError: an unknown or impossible option.
     """
-    selector = registry.find("selectors", selection.selector)
+    selector = selector_of(selection)
     try:
         return selector.Spec.model_validate(selection.options)
     except ValidationError as e:
@@ -203,8 +208,7 @@ def _word(kind: registry.Kind, word: str, where: str) -> Any:
 
 def _explain(error: ValidationError, tree: Any, prefix: str = "", model: type[BaseModel] = Recipe) -> RecipeError:
     """The first mistake as one sentence; the count of the others follows."""
-    # an unknown key first: a misspelt one is also why another is missing
-    problems = sorted(error.errors(include_url=False), key=lambda p: p["type"] != "extra_forbidden")
+    problems = sorted(error.errors(include_url=False), key=_telling)
     problem = problems[0]
     path = [p for p in problem["loc"] if not _is_union_tag(p, tree)]
     where = prefix + ".".join(str(p) for p in path) if path else prefix.rstrip(".") or "recipe"
@@ -220,6 +224,12 @@ def _explain(error: ValidationError, tree: Any, prefix: str = "", model: type[Ba
     need = message.replace("input should be", "must be").replace("string should", "must")
     got = None if problem["type"] == "value_error" else problem["input"]
     return RecipeError(where, need if need.startswith("must") else f"is wrong: {need}", got=got, next_step=rest)
+
+
+def _telling(problem: Any) -> tuple[bool, bool]:
+    """An unknown key first: a misspelt one is also why another is missing. The other branch of a union last."""
+    other_branch = problem["type"] == "string_type" and isinstance(problem["input"], dict)
+    return other_branch, problem["type"] != "extra_forbidden"
 
 
 def _is_union_tag(part: Any, tree: Any) -> bool:

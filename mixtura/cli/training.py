@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from mixtura.cli.inspect_mixture import summary_of
-from mixtura.cli.terminal import console, table
+from mixtura.cli.terminal import TrainingBar, console, relative, table
 from mixtura.recipe import Recipe, Train
 
 
@@ -19,26 +19,34 @@ def run(mixture: Path, out: Path | None, model: str | None, steps: int | None, *
     changes: dict[str, Any] = {k: v for k, v in (("model", model), ("steps", steps)) if v is not None}
     settings = Train.model_validate(recipe.train.model_dump() | changes)
     target = out or mixture.with_name(f"{mixture.name}-model")
-    result = trained(mixture, settings, target, recipe.seed, plain=plain)
-    rows = [
-        (name, result[f"{name}_loss_before"], result[f"{name}_loss_after"])
-        for name in ("validation", "target")
-        if f"{name}_loss_before" in result
-    ]
-    if rows:
-        table(["held out", "loss before", "loss after"], rows)
-    console.print(f"model   {target}")
+    bar = TrainingBar("train")
+    try:
+        result = trained(mixture, settings, target, recipe.seed, bar, plain=plain)
+    finally:
+        bar.close()
+    heldout = result["heldout"]
+    if heldout:
+        table(
+            ["held out", "loss before", "loss after", "bits per byte", "tokens"],
+            [
+                (n, h["before"]["loss"], h["after"]["loss"], h["after"]["bits_per_byte"], h["after"]["tokens"])
+                for n, h in heldout.items()
+            ],
+        )
+    console.print(f"model   {relative(str(target))}" + (" (finished before, unchanged)" if result["reused"] else ""))
 
 
-def trained(mixture: Path, settings: Train, out: Path, seed: int, *, plain: bool) -> dict[str, Any]:
+def trained(mixture: Path, settings: Train, out: Path, seed: int, bar: TrainingBar, *, plain: bool) -> dict[str, Any]:
     """Train, as a Prefect flow or plainly."""
     if plain:
         from mixtura.trainer import train
 
-        return train(mixture, settings, out=out, seed=seed)
+        return train(mixture, settings, out=out, seed=seed, progress=bar)
     from mixtura.flows.prefect_env import quieten
 
     quieten()
+    from mixtura.flows.telling import watching
     from mixtura.flows.train import train as flow
 
-    return flow(str(mixture), settings, str(out), seed)
+    with watching(bar):
+        return flow(str(mixture), settings, str(out), seed)

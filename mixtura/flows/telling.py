@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Any
 
 from prefect.logging import get_run_logger
 
@@ -27,6 +28,7 @@ class LogTeller:
 
 
 _TELLER: ContextVar[Teller | None] = ContextVar("teller", default=None)
+_WATCHER: ContextVar[Callable[[Any], None] | None] = ContextVar("watcher", default=None)
 
 
 def teller() -> Teller:
@@ -42,3 +44,18 @@ def telling(to: Teller) -> Iterator[None]:
         yield
     finally:
         _TELLER.reset(token)
+
+
+def watcher() -> Callable[[Any], None] | None:
+    """Who is told of each training step; nobody by default."""
+    return _WATCHER.get()
+
+
+@contextmanager
+def watching(to: Callable[[Any], None]) -> Iterator[None]:
+    """Training inside tells `to` of each step."""
+    token = _WATCHER.set(to)
+    try:
+        yield
+    finally:
+        _WATCHER.reset(token)

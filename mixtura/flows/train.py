@@ -9,6 +9,7 @@ from prefect import flow, task
 from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
+from mixtura.flows.telling import watcher
 from mixtura.recipe import Train
 from mixtura.trainer import train as train_on
 
@@ -26,6 +27,10 @@ def train(mixture: str, settings: Train | None = None, out: str | None = None, s
     folder = Path(mixture)
     target = Path(out) if out else folder.with_name(f"{folder.name}-model")
     run = task(train_on, name="train", cache_policy=NO_CACHE, persist_result=False)
-    result = run(folder, settings or Train(), out=target, seed=seed)
-    create_table_artifact([{k: v for k, v in result.items() if isinstance(v, int | float | str)}], key="train")
+    result = run(folder, settings or Train(), out=target, seed=seed, progress=watcher())
+    losses = [
+        {"held out": name, "before": h["before"]["loss"], "after": h["after"]["loss"]}
+        for name, h in result["heldout"].items()
+    ]
+    create_table_artifact(losses, key="train", description=f"{result['steps']} steps on {folder.name}")
     return result

@@ -81,7 +81,7 @@ def _weighted(owned: pl.DataFrame, spec: Mix) -> pl.DataFrame:
     """The longest prefix of each selection that keeps the weights."""
     assert spec.weights is not None
     size = pl.col("tokens").cast(pl.Int64) if spec.unit == "tokens" else pl.lit(1, dtype=pl.Int64)
-    owned = owned.with_columns(reach=size.cum_sum().over("selection"))
+    owned = owned.with_columns(size=size).with_columns(reach=pl.col("size").cum_sum().over("selection"))
     available = {name: int(owned.filter(pl.col("selection") == name)["reach"].max() or 0) for name in spec.weights}  # pyright: ignore[reportArgumentType]
     total = sum(spec.weights.values())
     shares = {name: w / total for name, w in spec.weights.items()}

@@ -64,7 +64,7 @@ class Picked:
 
 def embed(plan: Plan, pool: Pool) -> Embedded:
     """Vectors of the pool, the target and the reference; nothing where no selector needs them."""
-    if not any(_selector(s).needs.vectors for s in plan.recipe.select):
+    if not any(recipe_file.selector_of(s).needs.vectors for s in plan.recipe.select):
         return Embedded()
     spec, store = plan.recipe.embed, str(plan.store.root)
     drawn = _samples(pool)
@@ -154,10 +154,6 @@ def draw_pool(plan: Plan, parts: list[Part], rows: int, purpose: str) -> Artefac
     )
 
 
-def _selector(selection: Selection) -> Any:
-    return scoring.Selected(selection.selector, {}).selector
-
-
 def _samples(pool: Pool) -> dict[str, Drawn]:
     return {n: d for n, d in (("target", pool.target), ("reference", pool.reference)) if d is not None}
 
@@ -245,7 +241,9 @@ def _pick(plan: Plan, scored: Scored) -> Artefact:
         everything = pl.concat(frames)
         if not everything.height:
             raise InputError(f"selection {selection.word!r}", "needs at least one row in its sources")
-        picks = picking.pick(everything, selection.pick, scale=_selector(selection).scale, seed=plan.recipe.seed)
+        picks = picking.pick(
+            everything, selection.pick, scale=recipe_file.selector_of(selection).scale, seed=plan.recipe.seed
+        )
         chosen = everything.join(picks, on="id", how="semi")
         tables.write(folder / "picks.parquet", picks)
         by_source = chosen.group_by("source").agg(pl.len().alias("rows"), pl.col("tokens").cast(pl.Int64).sum())

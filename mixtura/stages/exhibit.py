@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import polars as pl
@@ -25,12 +25,13 @@ COMMON = ["id", "source", "file", "offset", "text", "messages", "chosen"]
 def exhibits(plan: Plan, pool: Pool, embedded: Embedded, picked: Sequence[Picked]) -> Exhibits:
     """Everything the report shows beside the summary; a sample by hash where the pool is large."""
     frames = {p.scored.selection.word: _scores(p) for p in picked}
-    rows = {p.scored.selection.word: _shown(p, frames[p.scored.selection.word]) for p in picked}
     seed = plan.recipe.seed
     ids = {"pool": _drawn(_ids(pool), seed, WORDS)}
     ids |= {word: _drawn(f.filter("picked")["id"], seed, WORDS) for word, f in frames.items()}
     texts = _fetch(pool, pl.concat(list(ids.values())).unique())
     target = pl.read_parquet(pool.target.rows.file("chosen.parquet")) if pool.target else None
+    near = {} if target is None else dict(zip(target["id"], plain_text(target), strict=True))
+    rows = {p.scored.selection.word: _shown(p, frames[p.scored.selection.word], near) for p in picked}
     points = likeness = words = None
     if target is not None:
         groups = {name: _plain(texts, wanted) for name, wanted in ids.items()}
@@ -54,8 +55,11 @@ def _scores(picked: Picked) -> pl.DataFrame:
     )
 
 
-def _shown(picked: Picked, frame: pl.DataFrame) -> dict[str, list[ShownRow]]:
-    """The best picks, the last picks with the first refused, and the lowest scores."""
+def _shown(picked: Picked, frame: pl.DataFrame, near: Mapping[str, str]) -> dict[str, list[ShownRow]]:
+    """The best picks, the last picks with the first refused, and the lowest scores.
+
+    `near` is id → text of the target rows, for the why-column `nearest_target_id`.
+    """
     order = picked.frame.sort("rank")
     refused = frame.filter(~pl.col("picked")).sort(["score", "id"], descending=[True, False])
     half = SHOWN // 2
@@ -86,6 +90,7 @@ def _shown(picked: Picked, frame: pl.DataFrame) -> dict[str, list[ShownRow]]:
                 why,
                 tuple((row["messages"] or []) + (row["chosen"] or [])),
                 f"{row['file']} @ {row['offset']}",
+                near.get(str(why.get("nearest_target_id")), ""),
             )
     return {name: [rows[i] for i in ids] for name, ids in groups.items()}
 

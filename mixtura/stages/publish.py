@@ -302,9 +302,7 @@ def _stages(plan: Plan, parts: Ingredients, totals: Sequence[Totals]) -> tuple[S
 
 def _selection_facts(picked: Picked) -> SelectionFacts:
     selection, facts = picked.scored.selection, picked.picks.facts
-    from mixtura.pipeline.scoring import Selected
-
-    selector = Selected(selection.selector, {}).selector
+    selector = recipe_file.selector_of(selection)
     return SelectionFacts(
         name=selection.word,
         selector=selection.selector,

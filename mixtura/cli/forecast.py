@@ -1,0 +1,172 @@
+"""`mixtura check`: look at a sample of every source and predict what a run costs. Writes nothing that stays."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import polars as pl
+
+from mixtura import recipe_file
+from mixtura.cli.terminal import console, table
+from mixtura.errors import InputError
+from mixtura.pipeline import tables
+from mixtura.pipeline.ingest import SampledRows, sample_rows
+from mixtura.pipeline.locate import locate
+from mixtura.recipe import Recipe
+from mixtura.rows import content_id, plain_text
+from mixtura.rows import table as row_table
+from mixtura.stages.gather import sources_of
+from mixtura.stages.plan import Plan, Settings
+from mixtura.store import Store
+
+R = TypeVar("R")
+
+SAMPLE_ROWS = 1_000  # of each source
+# Peak memory in MiB, fitted to measured runs (benchmarks/LOG.md): the libraries, a worker, and bytes of text in a shard
+LIBRARIES_MIB, WORKER_MIB, TEXT_FACTOR = 450, 350, 6.0
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """One source, extrapolated from its sample."""
+
+    name: str
+    files: int
+    bytes: int
+    rows: int
+    kept: float  # share that cleaning keeps
+    broken: float  # share that quarantine takes
+    text_bytes: float  # of a row
+    tokens: float  # of a kept row
+
+
+def show(recipe: Recipe, settings: Settings) -> None:
+    """Print what the recipe's sources hold and what a run will cost, and warn where a setting loses much.
+
+    Raises:
+        InputError: whatever a run would refuse before it begins.
+    """
+    plan = Plan.of(recipe, settings.model_copy(update={"store": tempfile.mkdtemp(prefix="mixtura-check-")}))
+    try:
+        estimates, seconds, stored = _sampled(plan)
+    finally:
+        shutil.rmtree(plan.store.root, ignore_errors=True)
+    console.print(f"[bold]{recipe.name}[/]  recipe {recipe.fingerprint()} is valid\n")
+    table(
+        ["source", "files", "MB", "rows", "kept by clean", "broken", "tokens a row"],
+        [
+            (e.name, e.files, round(e.bytes / 1e6, 1), e.rows, f"{e.kept:.1%}", f"{e.broken:.1%}", round(e.tokens))
+            for e in estimates
+        ],
+    )
+    _cost(plan, estimates, seconds, stored, settings)
+    for warning in _warnings(recipe, estimates):
+        console.print(f"[yellow]![/] {warning}")
+
+
+def _sampled(plan: Plan) -> tuple[list[Estimate], dict[str, float], float]:
+    """Estimates, seconds a row by stage, and bytes of artefacts a row, measured on the sample."""
+    seconds: dict[str, float] = {}
+    estimates, texts, cleaned = [], [], []
+    read = 0
+    for name, spec in sources_of(plan).items():
+        files = locate(name, spec, plan.where)
+        sample: SampledRows = _timed(
+            seconds, "ingest", lambda f=files, n=name, s=spec: sample_rows(n, s, f, SAMPLE_ROWS)
+        )
+        read += sample.read
+        kept = _timed(seconds, "clean", lambda s=sample, n=name: _cleaned(plan, n, s))
+        cleaned.append(kept)
+        texts += plain_text(kept).to_list()
+        good = max(len(sample.rows), 1)
+        size = sum(len(str(r.get("text") or r.get("messages"))) for r in sample.rows) / good
+        tokens = float(kept["tokens"].mean() or 0)  # pyright: ignore[reportArgumentType]
+        shares = (kept.height / good, sample.quarantined / max(sample.read, 1))
+        estimates.append(Estimate(name, len(files), sample.bytes, sample.estimated_rows, *shares, size, tokens))
+    for stage, spent in list(seconds.items()):
+        seconds[stage] = spent / max(read, 1)
+    if texts and any(recipe_file.selector_of(s).needs.vectors for s in plan.recipe.select):
+        seconds["embed"] = _embedding(plan, texts)
+    stored = sum(p.stat().st_size for p in plan.store.root.rglob("*.parquet")) / max(read, 1)
+    return estimates, seconds, stored
+
+
+def _cleaned(plan: Plan, name: str, sample: SampledRows) -> pl.DataFrame:
+    from mixtura.pipeline.clean import CleanJob, clean_shard
+
+    rows = [{**r, "id": content_id(r), "source": name} for r in sample.rows]
+    path = plan.store.root / f"{name}.parquet"
+    tables.write(path, row_table(rows))
+    job = CleanJob(str(path), name, plan.recipe.clean, plan.recipe.seed, str(plan.store.root))
+    return pl.read_parquet(clean_shard(job).file("rows.parquet"))
+
+
+def _embedding(plan: Plan, texts: list[str]) -> float:
+    """Seconds to embed a row."""
+    from mixtura.pipeline import embed
+
+    spec, store = plan.recipe.embed, Store(plan.store.root)
+    if spec.encoder == "fitted":
+        encoder = embed.load_encoder(spec, embed.fit_encoder(spec, texts, seed=0, store=store, inputs=["check"]))
+    else:
+        encoder = embed.load_encoder(spec, model_path=plan.model(spec.encoder))
+    some = texts[:500]
+    began = time.perf_counter()
+    encoder.encode(some)
+    return (time.perf_counter() - began) / len(some)
+
+
+def _cost(plan: Plan, estimates: list[Estimate], seconds: dict[str, float], stored: float, settings: Settings) -> None:
+    rows = sum(e.rows for e in estimates)
+    kept = sum(e.rows * e.kept for e in estimates)
+    if not rows:
+        raise InputError(
+            "sources", "must hold at least one row", next_step="Look at the quarantine: the files may be broken"
+        )
+    took = {s: (kept if s == "embed" else rows) * v / settings.workers for s, v in seconds.items()}
+    text = sum(e.text_bytes * e.rows for e in estimates) / rows
+    peak = LIBRARIES_MIB + settings.workers * (WORKER_MIB + TEXT_FACTOR * settings.shard_rows * text / 2**20)
+    console.print(
+        f"\n{rows:,} rows, {kept:,.0f} after clean (before duplicates), "
+        f"about {sum(e.rows * e.kept * e.tokens for e in estimates):,.0f} tokens"
+    )
+    parts = ", ".join(f"{s} {v:.0f}" for s, v in took.items())
+    console.print(
+        f"about {sum(took.values()):,.0f} s with {settings.workers} workers ({parts}), plus dedup and scoring"
+    )
+    console.print(f"about {stored * rows / 1e6:,.0f} MB of artefacts, {peak / 1024:.1f} GiB of memory at most")
+
+
+def _warnings(recipe: Recipe, estimates: list[Estimate]) -> list[str]:
+    """What a person would want to know before the run."""
+    found = [
+        f"clean drops {1 - e.kept:.0%} of {e.name!r}: is a limit too strict?"
+        for e in estimates
+        if e.kept < 0.5 and e.rows
+    ]
+    limits = {**recipe.sources, "target": recipe.target, "reference": recipe.reference}
+    for e in estimates:
+        limit = getattr(limits[e.name], "max_quarantine", 1.0)
+        if e.broken > limit:
+            found.append(f"{e.broken:.1%} of {e.name!r} is broken, over max_quarantine {limit:.1%}: the run will stop")
+    pool = sum(e.rows * e.kept for e in estimates if e.name in recipe.sources)
+    tokens = sum(e.rows * e.kept * e.tokens for e in estimates if e.name in recipe.sources)
+    for s in recipe.select:
+        budget, have, unit = (
+            (s.pick.budget_rows, pool, "rows") if s.pick.budget_rows else (s.pick.budget_tokens, tokens, "tokens")
+        )
+        if budget and budget > have:
+            found.append(f"selection {s.word!r} wants {budget:,} {unit}; the sources hold about {have:,.0f}")
+    return found
+
+
+def _timed(seconds: dict[str, float], stage: str, work: Callable[[], R]) -> R:
+    began = time.perf_counter()
+    result = work()
+    seconds[stage] = seconds.get(stage, 0.0) + time.perf_counter() - began
+    return result

@@ -1,0 +1,80 @@
+"""The rules of who may name whom, read from the imports; nothing is imported."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+FILES = sorted((ROOT / "mixtura").rglob("*.py"))
+
+CORE = {"errors", "recipe", "recipe_file", "registry", "rows", "store"}
+# part → parts that it may import beside itself
+MAY = {
+    "core": CORE,
+    "pipeline": CORE - {"recipe_file"},
+    "selectors": {*(CORE - {"recipe_file"}), "pipeline"},
+    "trainer": {*(CORE - {"recipe_file"}), "pipeline"},
+    "stages": {*CORE, "pipeline"},
+    "flows": {*CORE, "pipeline", "stages", "trainer"},
+    "cli": {*CORE, "pipeline", "stages", "trainer", "flows"},
+}
+# a heavy library → the only places that may import it
+HOMES = {
+    "prefect": ("flows/",),
+    "faiss": ("pipeline/index.py",),
+    "sentence_transformers": ("pipeline/embed/",),
+    "transformers": ("trainer/", "pipeline/tokens.py", "pipeline/embed/"),
+    "sklearn": ("pipeline/embed/", "pipeline/report/"),
+    "rensa": ("pipeline/shingles.py",),
+    "typer": ("cli/",),
+    "rich": ("cli/",),
+}
+
+
+def part_of(path: Path) -> str:
+    parts = path.relative_to(ROOT / "mixtura").parts
+    return parts[0] if len(parts) > 1 else "core"
+
+
+def imports(path: Path) -> list[str]:
+    found = []
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.Import):
+            found += [a.name for a in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path}: relative import"
+            found.append(node.module or "")
+            found += [f"{node.module}.{a.name}" for a in node.names if node.module == "mixtura"]
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_follow_the_rules(path: Path):
+    part = part_of(path)
+    for name in imports(path):
+        top, _, rest = name.partition(".")
+        if top == "mixtura" and rest:
+            other = rest.split(".")[0]
+            assert other == part or other in MAY[part], f"{part} must not import {name}"
+            sibling = part == "selectors" and other == "selectors"
+            assert not sibling or path.name == "__init__.py", f"a selector must not import a selector: {name}"
+        elif top in HOMES:
+            where = path.relative_to(ROOT / "mixtura").as_posix()
+            assert where.startswith(HOMES[top]), f"{top} has its home in {HOMES[top]}, not in {where}"
+
+
+def test_no_file_hides_a_standard_module():
+    names = {p.stem for p in FILES if p.name != "__init__.py"} | {p.parent.name for p in FILES}
+    assert names & set(sys.stdlib_module_names) <= {"selectors"}, "only mixtura/selectors/, see README"
+    assert not {"utils", "helpers", "common"} & names
+
+
+def test_every_part_was_seen():
+    seen = Counter(part_of(p) for p in FILES)
+    assert set(seen) == set(MAY)
+    assert all(n >= 2 for n in seen.values()), seen
