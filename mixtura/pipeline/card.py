@@ -151,8 +151,13 @@ def _selection(x: SelectionFacts) -> str:
         f"by {RULES.get(x.pick.get('rule', ''), 'its rule')} (`{x.score_kind}`)."
     ]
     lines += [f"- {word}: {code(value)}" for word, value in (("pick", pick), ("options", x.options)) if value]
-    lines += [f"- learned: {code(x.facts)}"] if x.facts else []
+    learned = {k: float(f"{v:.6g}") if isinstance(v, float) else v for k, v in x.facts.items() if not _nested(v)}
+    lines += [f"- learned: {code(learned)}"] if learned else []
     return lines[0] + "".join(f"\n{line}" if i else f"\n\n{line}" for i, line in enumerate(lines[1:]))
+
+
+def _nested(value: Any) -> bool:
+    return isinstance(value, (dict, list))  # left to the report: a card is read line by line
 
 
 def _aims(s: Summary) -> str:

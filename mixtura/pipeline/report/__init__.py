@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -229,10 +229,22 @@ def _row(row: ShownRow, limit: int) -> dict[str, Any]:
     }
 
 
+def settings(facts: Mapping[str, Any]) -> list[tuple[str, str, bool]]:
+    """Label, value in words, and whether it is too long for a line; what is not set is left out."""
+    said = [(k.replace("_", " "), _value(v)) for k, v in facts.items() if v not in (None, {}, [])]
+    return [(k, v, len(v) > 60) for k, v in said]
+
+
 def _value(x: Any) -> str:
+    if isinstance(x, bool) or x is None:
+        return {True: "yes", False: "no", None: "none"}[x]
+    if isinstance(x, int):
+        return f"{x:,}"
     if isinstance(x, float):
         return wording.number(x)
-    return x if isinstance(x, str) else json.dumps(x, ensure_ascii=False, sort_keys=True)
+    if isinstance(x, Mapping):
+        return ", ".join(f"{k} {_value(v)}" for k, v in sorted(x.items()))
+    return "\n".join(_value(v) for v in x) if isinstance(x, (list, tuple)) else str(x)
 
 
 def visible(text: str) -> str:
@@ -277,6 +289,6 @@ def _environment() -> jinja2.Environment:
         "number": wording.number,
         "by_count": wording.by_count,
         "legend": plots.legend,
-        "json": lambda x: json.dumps(x, ensure_ascii=False, sort_keys=True),
+        "settings": settings,
     }
     return env

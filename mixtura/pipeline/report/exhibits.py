@@ -15,6 +15,8 @@ from mixtura.rows import Message
 
 GROUPS = ("best", "borderline", "worst")
 TILE = 1024  # rows in one matmul; padded, so that a row's result does not depend on its neighbours
+COPY = 1 - 1e-5  # cosine of two copies, stored as f16
+LIFT = 2.0  # a telling word is at least so many times as frequent in the target: keeps `the` and `and` out
 PRIOR = 0.1  # weaker ones call a word uncertain that fills the target and never occurs in the pool
 
 
@@ -59,8 +61,9 @@ def nearest_target(vectors: np.ndarray, target: np.ndarray, *, same: bool = Fals
 
     Args:
         vectors: f32[n, d], unit L2 norm.
-        target: f32[m, d], unit L2 norm, m ≥ 1 (m ≥ 2 where `same`).
-        same: `vectors` is `target` itself: each row looks at the others, which gives the ceiling for picks.
+        target: f32[m, d], unit L2 norm, m ≥ 1.
+        same: `vectors` is `target` itself: each row looks at those that differ from it, which gives the ceiling for
+            picks. Copies do not count, for no pick may copy the target.
 
     Returns:
         f32[n] in [-1, 1].
@@ -72,8 +75,7 @@ def nearest_target(vectors: np.ndarray, target: np.ndarray, *, same: bool = Fals
         tile[: len(part)] = part
         cosine = tile @ target.astype(np.float32).T
         if same:
-            inside = np.arange(len(part))
-            cosine[inside, at + inside] = -np.inf
+            cosine[cosine > COPY] = -1.0
         out[at : at + TILE] = cosine[: len(part)].max(axis=1)
     return np.clip(out, -1, 1)
 
@@ -88,7 +90,8 @@ def telling_words(pool: pl.Series, target: pl.Series, picks: dict[str, pl.Series
         pool: plain text of a sample of the pool.
         target: plain text of the target rows.
         picks: selection → plain text of its picks, or of a sample.
-        most: words to return; fewer where fewer are telling (z > 3, in at least 3 target rows).
+        most: words to return; fewer where fewer are telling (z > 3, in at least 3 target
+            rows, and in twice as large a share of them as of the pool).
 
     Returns:
         `word`, `pool`, `target` and one column per selection that picked: rows per 1,000 rows that hold the word, f64;
@@ -105,7 +108,10 @@ def telling_words(pool: pl.Series, target: pl.Series, picks: dict[str, pl.Series
     ours, theirs = pl.col("target") + prior, pl.col("pool") + prior
     odds = (ours / (a_total + whole - ours)).log() - (theirs / (b_total + whole - theirs)).log()
     counts = counts.with_columns((odds / (1 / ours + 1 / theirs).sqrt()).alias("z"))
-    told = counts.filter((pl.col("z") > 3) & (pl.col("target") >= 3)).sort(["z", "word"], descending=[True, False])
+    lifted = pl.col("target") / max(len(target), 1) >= LIFT * pl.col("pool") / max(len(pool), 1)
+    told = counts.filter((pl.col("z") > 3) & (pl.col("target") >= 3) & lifted).sort(
+        ["z", "word"], descending=[True, False]
+    )
     told = told.head(most).select("word", _rate("pool", len(pool)), _rate("target", len(target)))
     for name, texts in picks.items():
         if not len(texts):

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -48,11 +47,11 @@ class Axis:
         return 100 * (min(max(x, self.low), self.high) - self.low) / (self.high - self.low)
 
     def ticks(self) -> list[float]:
-        """Round values, at most about five."""
+        """Round values, six at most."""
         if self.log:
             powers = range(math.ceil(math.log10(self.low) - 1e-9), math.floor(math.log10(self.high) + 1e-9) + 1)
             return [0.0, *(10.0**p for p in powers)]
-        step = nice_step((self.high - self.low) / 4)
+        step = nice_step((self.high - self.low) / 5)
         first = math.ceil(self.low / step - 1e-9)
         last = math.floor(self.high / step + 1e-9)
         return [i * step for i in range(first, last + 1)]
@@ -225,15 +224,16 @@ def svg(drawing: Markup) -> Markup:
     )
 
 
-def score_facts(scores: pl.DataFrame) -> list[tuple[str, Any]]:
+def score_facts(scores: pl.DataFrame) -> dict[str, str]:
     """What the score plot does not say by itself, as label and value."""
     picked = scores.filter(pl.col("picked"))
-    facts = [("median of the pool", _median(scores))]
+    facts = {"median of the pool": _median(scores)}
     if picked.height:
         lowest = float(picked["score"].to_numpy().min())
         above = scores.filter((pl.col("score") > lowest) & ~pl.col("picked")).height
-        facts += [("median of the picks", _median(picked)), ("lowest score picked", number(lowest))]
-        facts += [("scored higher, yet not picked", f"{above:,} ({share(above, scores.height)})")]
+        facts["median of the picks"] = _median(picked)
+        facts["lowest score picked"] = number(lowest)
+        facts["scored higher, yet not picked"] = f"{above:,} ({share(above, scores.height)})"
     return facts
 
 
