@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from mixtura.pipeline.clean import slices
 from mixtura.pipeline.lsh import candidates, components
 from mixtura.pipeline.shingle_file import ShingleFile
 from mixtura.pipeline.shingles import shingle_sets
-from mixtura.recipe import Clean, NearDedup
+from mixtura.recipe import Clean
 from mixtura.rows import ROW, plain_text
 from mixtura.store import Artefact, Store, code_version
 
@@ -59,6 +59,23 @@ class Keys:
     def id(self, row: int) -> str:
         """The id of a row, as 32 hex digits."""
         return f"{int(self.high[row]):016x}{int(self.low[row]):016x}"
+
+
+@dataclass(frozen=True)
+class Copies:
+    """What deduplication found about N rows.
+
+    survivor: i64[N], the row that stands for each; a row that stays stands for itself.
+    near: bool[N], found by shingles rather than by id.
+    similarity: f32[N], Jaccard with the survivor.
+    compared, unverified: see `lsh.Found`.
+    """
+
+    survivor: np.ndarray
+    near: np.ndarray
+    similarity: np.ndarray
+    compared: int = 0
+    unverified: int = 0
 
 
 def dedup(
@@ -106,43 +123,36 @@ def _write(
 ) -> dict[str, Any]:
     everything = [*protected, *shards]
     keys = read_keys(everything, source_order, n_protected=len(protected))
-    survivor = exact_survivors(keys, clean.exact_dedup)
-    similarity = np.ones(len(survivor), dtype=np.float32)
-    near = np.zeros(len(survivor), dtype=bool)
-    counts = {"compared": 0, "unverified": 0}
-    if clean.near_dedup is not None:
-        alive = keys.order[survivor[keys.order] == keys.order]
-        decided = near_survivors(folder / "shingles", everything, keys, alive, clean.near_dedup)
-        survivor[decided.rows], similarity[decided.rows], near[decided.rows] = (
-            decided.survivor,
-            decided.similarity,
-            True,
-        )
-        counts = {"compared": decided.compared, "unverified": decided.unverified}
-    reason = np.where(near, "near-duplicate", "exact-duplicate")
-    reason[keys.protected[survivor]] = "in-target"
+    copies = find_copies(folder / "shingles", everything, keys, clean)
     dropped: Counter[str] = Counter()
     read = kept = 0
     for number in range(len(shards)):
         first, last = keys.shard_start[len(protected) + number], keys.shard_start[len(protected) + number + 1]
-        rows = np.arange(first, last)
-        gone = rows[survivor[rows] != rows]
-        drops = pl.DataFrame(
-            {
-                "row": (gone - first).astype(np.int32),
-                "reason": reason[gone].tolist(),
-                "survivor": [keys.id(s) for s in survivor[gone]],
-                "similarity": similarity[gone],
-            },
-            schema_overrides={"reason": pl.String, "survivor": pl.String},
-        )
+        drops = _drops(keys, copies, int(first), int(last))
         tables.write(folder / f"drops-{number:05d}.parquet", tables.conform(drops, DROP))
-        read += len(rows)
-        kept += len(rows) - len(gone)
+        read += int(last - first)
+        kept += int(last - first) - len(drops)
         dropped.update(drops["reason"].to_list())
     if read != sum(s.facts["kept"] for s in shards) or read != kept + sum(dropped.values()):
         raise CountError(f"dedup read {read} rows, kept {kept} and dropped {dict(dropped)}. A fault of Mixtura.")
+    counts = {"compared": copies.compared, "unverified": copies.unverified}
     return {"read": read, "kept": kept, "dropped": dict(sorted(dropped.items())), **counts}
+
+
+def _drops(keys: Keys, copies: Copies, first: int, last: int) -> pl.DataFrame:
+    """The dropped rows of one shard, schema `DROP`."""
+    rows = np.arange(first, last)
+    gone = rows[copies.survivor[rows] != rows]
+    reason = np.where(copies.near[gone], "near-duplicate", "exact-duplicate").astype(object)
+    reason[keys.protected[copies.survivor[gone]]] = "in-target"
+    return pl.DataFrame(
+        {
+            "row": (gone - first).astype(np.int32),
+            "reason": pl.Series(reason.tolist(), dtype=pl.String),
+            "survivor": pl.Series([keys.id(s) for s in copies.survivor[gone]], dtype=pl.String),
+            "similarity": copies.similarity[gone],
+        }
+    )
 
 
 def read_keys(shards: Sequence[Artefact], source_order: Sequence[str], n_protected: int) -> Keys:
@@ -202,48 +212,49 @@ def exact_survivors(keys: Keys, everywhere: bool) -> np.ndarray:
     return survivor if everywhere else np.where(keys.protected[survivor], survivor, np.arange(len(survivor)))
 
 
-@dataclass(frozen=True)
-class Decided:
-    """What near dedup adds: for some rows, who stands for them and how alike the two are."""
-
-    rows: np.ndarray  # i64[k]
-    survivor: np.ndarray  # i64[k]
-    similarity: np.ndarray  # f64[k]
-    compared: int
-    unverified: int
-
-
-def near_survivors(
-    scratch: Path, shards: Sequence[Artefact], keys: Keys, alive: np.ndarray, near: NearDedup
-) -> Decided:
-    """Components of near-duplicates among rows that exact dedup left.
+def find_copies(scratch: Path, shards: Sequence[Artefact], keys: Keys, clean: Clean) -> Copies:
+    """Who stands for whom: exact copies first, then near ones among what is left.
 
     Args:
         scratch: a file name to use and remove.
         shards: of all rows, protected ones included.
         keys: of all rows.
-        alive: i64[n], rows in order of survival: these are the nodes.
-        near: shingle length, bands and threshold.
+        clean: the rules.
     """
-
-    def band(number: int) -> np.ndarray:
-        name = f"band_{number:02d}"
-        columns = [pl.read_parquet(s.file("signatures.parquet"), columns=[name])[name].to_numpy() for s in shards]
-        return np.concatenate([*columns, np.zeros(0, dtype=np.uint64)])[alive]
-
-    nodes = np.flatnonzero(candidates(len(alive), near.bands, band))
+    survivor = exact_survivors(keys, clean.exact_dedup)
+    copies = Copies(survivor, np.zeros(len(survivor), dtype=bool), np.ones(len(survivor), dtype=np.float32))
+    if clean.near_dedup is None:
+        return copies
+    alive = keys.order[survivor[keys.order] == keys.order]  # in order of survival: these are the nodes
+    bands, columns = clean.near_dedup.bands, _Bands(shards, alive)
+    nodes = np.flatnonzero(candidates(len(alive), bands, columns.read))
     sets = ShingleFile(scratch, len(alive))
-    node_of = np.full(len(keys.order), -1, dtype=np.int64)
+    node_of = np.full(len(survivor), -1, dtype=np.int64)
     node_of[alive[nodes]] = nodes
     for number, shard in enumerate(shards):
-        _add_sets(sets, shard, node_of[keys.shard_start[number] : keys.shard_start[number + 1]], near.ngram)
+        _add_sets(sets, shard, node_of[keys.shard_start[number] : keys.shard_start[number + 1]], clean.near_dedup.ngram)
     sets.finish()
-    found = components(nodes, near.bands, band, sets, near.threshold)
+    found = components(nodes, bands, columns.read, sets, clean.near_dedup.threshold)
     roots = found.forest.find(np.arange(len(alive)))
     gone = np.flatnonzero(roots != np.arange(len(alive)))
-    similarity = sets.jaccard(gone, roots[gone])
+    survivor[alive[gone]] = alive[roots[gone]]
+    copies.near[alive[gone]] = True
+    copies.similarity[alive[gone]] = sets.jaccard(gone, roots[gone])
     scratch.unlink()
-    return Decided(alive[gone], alive[roots[gone]], similarity, found.compared, found.unverified)
+    return replace(copies, compared=found.compared, unverified=found.unverified)
+
+
+@dataclass(frozen=True)
+class _Bands:
+    """Reads one band's hashes of chosen rows, u64[n], from the signatures of all shards."""
+
+    shards: Sequence[Artefact]
+    rows: np.ndarray
+
+    def read(self, number: int) -> np.ndarray:
+        name = f"band_{number:02d}"
+        parts = [pl.read_parquet(s.file("signatures.parquet"), columns=[name])[name].to_numpy() for s in self.shards]
+        return np.concatenate([*parts, np.zeros(0, dtype=np.uint64)])[self.rows]
 
 
 def _add_sets(sets: ShingleFile, shard: Artefact, node_of: np.ndarray, ngram: int) -> None:

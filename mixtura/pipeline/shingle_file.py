@@ -43,7 +43,7 @@ class ShingleFile:
         self.size[nodes] = np.diff(sets.offsets)
         sets.hashes.tofile(self._file)
         self._end += len(sets.hashes)
-        self._commonness += np.bincount(_counter(sets.hashes), minlength=1 << COUNTERS).astype(np.uint32)
+        np.add.at(self._commonness, _counter(sets.hashes), 1)
 
     def finish(self) -> None:
         """No more sets; from now on they can be read."""
