@@ -60,7 +60,7 @@ def show(recipe: Recipe, settings: Settings) -> None:
     table(
         ["source", "files", "MB", "rows", "kept by clean", "broken", "tokens a row"],
         [
-            (e.name, e.files, round(e.bytes / 1e6, 1), e.rows, f"{e.kept:.1%}", f"{e.broken:.1%}", round(e.tokens))
+            (e.name, e.files, f"{e.bytes / 1e6:,.1f}", e.rows, f"{e.kept:.1%}", f"{e.broken:.1%}", round(e.tokens))
             for e in estimates
         ],
     )

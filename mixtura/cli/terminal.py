@@ -103,7 +103,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]], title: str | No
     rows = [list(r) for r in rows]
     grid = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold", title_style="bold")
     for i, name in enumerate(head):
-        numeric = all(isinstance(r[i], int | float) or r[i] == "" for r in rows)
+        numeric = all(isinstance(r[i], int | float) or str(r[i])[-1:].isdigit() or r[i] == "" for r in rows)
         grid.add_column(name, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
         grid.add_row(*(f"{c:,}" if isinstance(c, int) else f"{c:.3f}" if isinstance(c, float) else str(c) for c in row))
