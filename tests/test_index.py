@@ -6,7 +6,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mixtura.pipeline import index as home
@@ -28,6 +28,7 @@ def brute(vectors: np.ndarray, queries: np.ndarray, k: int) -> list[list[int]]:
     return best
 
 
+@settings(deadline=None)  # the first call imports faiss
 @given(st.integers(1, 40), st.integers(1, 12), st.integers(1, 50), st.integers(0, 2**32 - 1))
 def test_agrees_with_brute_force_over_rationals(n, d, k, seed):
     rng = np.random.default_rng(seed)

@@ -3,8 +3,8 @@
 It needs no model and no download: it learns its vocabulary and its directions from a sample of the pool. Vectors of
 two rows are near where the rows share words, or words that keep the same company.
 
-Source: Deerwester et al. 1990, Indexing by Latent Semantic Analysis; SVD by Halko, Martinsson, Tropp 2011 as in
-scikit-learn's TruncatedSVD.
+Source: Deerwester et al. 1990, Indexing by Latent Semantic Analysis; SVD by Halko, Martinsson, Tropp 2011, from
+scikit-learn.
 """
 
 from __future__ import annotations
@@ -27,8 +27,37 @@ from mixtura.recipe import Embed
 
 LIBRARIES = ("numpy", "scipy", "scikit-learn")  # their versions decide the bits
 MIN_ROWS = 2  # a gram of one row alone cannot bring two rows together
+ITERATIONS: Any = 4  # of the randomised SVD: 7 find 0.5 % more same-label neighbours, for 5 s more
+TABLE_BITS = 20  # 4 MiB: twenty places per feature at 50,000 features
 LOWEST = 1e-4  # singular values below this share of the largest are rounding noise
-ITERATIONS = 5  # of the randomised SVD
+
+
+class Features:
+    """The vocabulary's hashes, ascending, with a table on their leading bits in place of a binary search.
+
+    Two grams in three are unknown, and most of these meet an empty place of the table: looking up is then four times
+    as fast.
+    """
+
+    def __init__(self, hashes: np.ndarray) -> None:
+        self.hashes = hashes
+        places = np.arange(1 << TABLE_BITS, dtype=np.uint64) << np.uint64(64 - TABLE_BITS)
+        self.place = np.append(np.searchsorted(hashes, places), len(hashes)).astype(np.int32)
+        self.most = int(np.diff(self.place).max(initial=0))
+
+    def __len__(self) -> int:
+        return len(self.hashes)
+
+    def find(self, hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """i64[k], i64[k]: which hashes are known, ascending, and their columns."""
+        place = (hashes >> np.uint64(64 - TABLE_BITS)).astype(np.int32)
+        left = np.flatnonzero(self.place[place + 1] > self.place[place])
+        column = self.place[place[left]]
+        wanted = hashes[left]
+        for _ in range(self.most - 1):  # two or three features in one place are rare
+            column += (self.hashes[column] < wanted) & (column < len(self) - 1)
+        hit = self.hashes[column] == wanted
+        return left[hit], column[hit].astype(np.int64)
 
 
 class FittedEncoder:
@@ -44,7 +73,7 @@ class FittedEncoder:
         self.folder, self.digest, self.max_chars = folder, digest, max_chars
         arrays = load_file(Path(folder) / "encoder.safetensors")
         self.vocabulary: list[str] = json.loads((Path(folder) / "vocabulary.json").read_text("utf-8"))
-        self.hashes = hash_of(self.vocabulary)
+        self.features = Features(hash_of(self.vocabulary))
         self.directions = arrays["directions"] * arrays["idf"][:, None]  # f32[features, d]
         self.dimensions = self.directions.shape[1]
 
@@ -53,7 +82,7 @@ class FittedEncoder:
         vectors = np.zeros((len(texts), self.dimensions), np.float32)
         done = 0
         for batch in batches(texts, self.max_chars):
-            counts = term_counts(grams(batch), self.hashes)
+            counts = term_counts(grams(batch), self.features)
             # a sparse row times a dense matrix adds up in the order of the columns, whatever rows surround it
             vectors[done : done + len(batch)] = unit(counts @ self.directions)
             done += len(batch)
@@ -81,7 +110,7 @@ def fit(spec: Embed, texts: Sequence[str], folder: Path, *, seed: int) -> dict[s
             got=f"{len(texts)} rows without a letter or digit",
             next_step="Check the sources, or embed.fit_on",
         )
-    counts, vocabulary = _read(texts, hashes, spec.max_chars)
+    counts, vocabulary = _read(texts, Features(hashes), spec.max_chars)
     present = np.bincount(counts.indices, minlength=len(hashes))
     idf = (np.log((1 + len(texts)) / (1 + present)) + 1).astype(np.float32)  # smooth, as in scikit-learn
     directions = _directions(_weighted(counts, idf), len(idf), spec.dimensions, seed)
@@ -105,15 +134,14 @@ def choose_features(texts: Sequence[str], spec: Embed) -> np.ndarray:
     return np.sort(hashes[most])
 
 
-def term_counts(made: Grams, hashes: np.ndarray) -> csr_array:
+def term_counts(made: Grams, features: Features) -> csr_array:
     """f32[rows, features], sorted: 1 + ln(count) of every known gram in every text (sublinear term frequency)."""
-    column = np.searchsorted(hashes, made.hash)
-    known = np.flatnonzero(hashes[np.minimum(column, len(hashes) - 1)] == made.hash)
-    cells, count = np.unique((made.row[known] << 32) | column[known], return_counts=True)
+    known, column = features.find(made.hash)
+    cells, count = np.unique((made.row[known] << 32) | column, return_counts=True)
     ends = np.searchsorted(cells, np.arange(1, made.rows + 1) << 32)
     data = _sublinear(int(count.max(initial=1)))[count]
     columns = (cells & 0xFFFF_FFFF).astype(np.int32)
-    return csr_array((data, columns, np.concatenate([[0], ends])), shape=(made.rows, len(hashes)))
+    return csr_array((data, columns, np.concatenate([[0], ends])), shape=(made.rows, len(features)))
 
 
 def _weighted(counts: csr_array, idf: np.ndarray) -> csr_array:
@@ -130,37 +158,35 @@ def _distinct(made: Grams) -> np.ndarray:
     return np.unique(made.hash | made.row.astype(np.uint64)) & HASH_BITS
 
 
-def _read(texts: Sequence[str], hashes: np.ndarray, max_chars: int) -> tuple[csr_array, list[str]]:
+def _read(texts: Sequence[str], features: Features, max_chars: int) -> tuple[csr_array, list[str]]:
     """Counts of all texts, and the features spelled out."""
     parts = []
-    spelled = [""] * len(hashes)
-    unseen = np.ones(len(hashes), bool)
+    spelled = [""] * len(features)
+    unseen = np.ones(len(features), bool)
     for made in map(grams, batches(texts, max_chars)):
-        parts.append(term_counts(made, hashes))
-        for column, gram in _new(made, hashes, unseen):
+        parts.append(term_counts(made, features))
+        for column, gram in _new(made, features, unseen):
             spelled[column] = made.spelled(gram)
     return csr_array(vstack(parts)), spelled
 
 
-def _new(made: Grams, hashes: np.ndarray, unseen: np.ndarray) -> Iterator[tuple[int, int]]:
+def _new(made: Grams, features: Features, unseen: np.ndarray) -> Iterator[tuple[int, int]]:
     """(feature, gram) of features that occur for the first time; marks them seen."""
-    column = np.minimum(np.searchsorted(hashes, made.hash), len(hashes) - 1)
-    fresh = np.flatnonzero(unseen[column] & (hashes[column] == made.hash))
+    known, column = features.find(made.hash)
+    fresh = np.flatnonzero(unseen[column])
     columns, at = np.unique(column[fresh], return_index=True)
     unseen[columns] = False
-    yield from zip(columns.tolist(), fresh[at].tolist(), strict=True)
+    yield from zip(columns.tolist(), known[fresh[at]].tolist(), strict=True)
 
 
 def _directions(weighted: csr_array, features: int, dimensions: int, seed: int) -> np.ndarray:
     """f32[features, d]: right singular vectors; fewer than asked for where the sample has a lower rank."""
-    from sklearn.decomposition import TruncatedSVD
+    from sklearn.utils.extmath import randomized_svd
     from threadpoolctl import threadpool_limits
 
     rank = min(dimensions, len(weighted.indptr) - 1, features)
-    svd = TruncatedSVD(rank, n_iter=ITERATIONS, random_state=seed % (1 << 32))
     with threadpool_limits(1):  # the number of threads would change the last bits
-        svd.fit(weighted)
-    values, components = np.asarray(svd.singular_values_), np.asarray(svd.components_)
+        _, values, components = randomized_svd(weighted, rank, n_iter=ITERATIONS, random_state=seed % (1 << 32))
     return np.ascontiguousarray(components[values > LOWEST * values[0]].T, np.float32)
 
 
