@@ -80,7 +80,7 @@ def test_a_symbolic_link_out_is_refused(base, pattern):
     (outside / "s.jsonl").write_text(ROW)
     (base / "link.jsonl").symlink_to(outside / "s.jsonl")
     (base / "linked").symlink_to(outside)
-    with pytest.raises(InputError, match="symbolic link|must lie inside"):
+    with pytest.raises(InputError, match=r"symbolic link|must lie inside"):
         names(pattern, base)
 
 
