@@ -6,7 +6,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
-from transformers import AutoModelForCausalLM, Gemma2Config, GPT2Config, LlamaConfig, Qwen3Config
+from transformers import (
+    AutoModelForCausalLM,
+    BloomConfig,
+    Gemma2Config,
+    GPT2Config,
+    LlamaConfig,
+    OPTConfig,
+    Qwen3Config,
+)
 
 from mixtura.trainer.encode import Counts, Encoded
 from mixtura.trainer.evaluate import loss_sum
@@ -26,6 +34,10 @@ CONFIGS = {
     "gemma2, sliding window": Gemma2Config(
         **SMALL, intermediate_size=48, num_key_value_heads=2, head_dim=8, sliding_window=8
     ),
+}
+DEAF = {
+    "opt": OPTConfig(**SMALL, ffn_dim=48, word_embed_proj_dim=32),
+    "bloom": BloomConfig(vocab_size=61, hidden_size=32, n_layer=2, n_head=4),
 }
 CPU = torch.device("cpu")
 
@@ -146,6 +158,12 @@ def test_a_document_leaves_its_neighbours_loss_and_gradient_alone():
 @pytest.mark.parametrize("name", CONFIGS)
 def test_the_probe_believes_models_that_listen(name):
     assert keeps_documents_apart(made(CONFIGS[name]), CPU)
+
+
+@pytest.mark.parametrize("name", DEAF)
+def test_the_probe_catches_architectures_that_mix_documents(name):
+    """Real ones: their attention takes no notice of restarted positions, and nothing says so."""
+    assert not keeps_documents_apart(made(DEAF[name]), CPU)
 
 
 def test_the_probe_catches_a_model_that_does_not_listen():
