@@ -231,7 +231,8 @@ def _row(row: ShownRow, limit: int) -> dict[str, Any]:
 
 def settings(facts: Mapping[str, Any]) -> list[tuple[str, str, bool]]:
     """Label, value in words, and whether it is too long for a line; what is not set is left out."""
-    said = [(k.replace("_", " "), _value(v)) for k, v in facts.items() if v not in (None, {}, [])]
+    words = {k: f"{v:.4g}" if isinstance(v, float) else _value(v) for k, v in facts.items() if v not in (None, {}, [])}
+    said = [(k.replace("_", " "), v) for k, v in words.items()]
     return [(k, v, len(v) > 60) for k, v in said]
 
 
