@@ -13,7 +13,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from mixtura.errors import InputError
-from mixtura.pipeline.tokens import Pieces, count_tokens, split, tokenizer_identity
+from mixtura.pipeline.tokens import Pieces, count_tokens, split, split_any, split_ascii, tokenizer_identity
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 
@@ -80,6 +80,21 @@ def test_pieces_of_a_choice_are_those_of_the_chosen_texts(texts: list[str], data
     some = whole.of(chosen)
     assert some.hashes.tolist() == alone.hashes.tolist()
     assert some.offsets.tolist() == alone.offsets.tolist()
+
+
+@given(st.lists(st.text(st.characters(max_codepoint=127), max_size=30), max_size=8))
+def test_the_fast_way_for_ascii_cuts_as_the_regular_expression(texts: list[str]) -> None:
+    series = pl.Series(texts, dtype=pl.String)
+    fast, slow = split_ascii(series), split_any(series)
+    for name in ("hashes", "chars", "word", "offsets"):
+        assert getattr(fast, name).tolist() == getattr(slow, name).tolist(), name
+
+
+@given(st.lists(TEXT, min_size=1, max_size=8))
+def test_mixed_scripts_cut_as_the_regular_expression(texts: list[str]) -> None:
+    mixed, slow = split(pl.Series(texts)), split_any(pl.Series(texts))
+    for name in ("hashes", "chars", "word", "offsets"):
+        assert getattr(mixed, name).tolist() == getattr(slow, name).tolist(), name
 
 
 def test_hashes_of_pieces_ignore_case_and_company() -> None:

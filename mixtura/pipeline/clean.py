@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,9 +118,14 @@ def _write(folder: Path, job: CleanJob) -> dict[str, Any]:
     return {"read": read, "kept": kept, "chars": chars, "tokens": tokens, "dropped": dict(sorted(dropped.items()))}
 
 
-def slices(path: Path) -> Iterator[pl.DataFrame]:
-    """The rows of a Parquet file in order, at most `BATCH_ROWS` and about `SLICE_BYTES` of text at once."""
-    for batch in pq.ParquetFile(path).iter_batches(batch_size=BATCH_ROWS):
+def slices(path: Path, columns: Sequence[str] = ROW.names) -> Iterator[pl.DataFrame]:
+    """The rows of a Parquet file in order, at most `BATCH_ROWS` and about `SLICE_BYTES` of text at once.
+
+    Args:
+        path: a file of schema `ROW`.
+        columns: those to read, `text`, `messages` and `chosen` among them.
+    """
+    for batch in pq.ParquetFile(path).iter_batches(batch_size=BATCH_ROWS, columns=list(columns)):
         rows = pl.DataFrame(pl.from_arrow(batch))
         size = np.cumsum(plain_text(rows).str.len_bytes().to_numpy(), dtype=np.int64)
         group = size // SLICE_BYTES

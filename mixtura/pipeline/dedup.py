@@ -24,7 +24,7 @@ from mixtura.pipeline.lsh import candidates, components
 from mixtura.pipeline.shingle_file import ShingleFile
 from mixtura.pipeline.shingles import shingle_sets
 from mixtura.recipe import Clean
-from mixtura.rows import ROW, plain_text
+from mixtura.rows import CONTENT, ROW, plain_text
 from mixtura.store import Artefact, Store, code_version
 
 LIBRARIES = ("numpy", "polars", "pyarrow", "scipy")
@@ -262,7 +262,7 @@ def _add_sets(sets: ShingleFile, shard: Artefact, node_of: np.ndarray, ngram: in
     if (node_of < 0).all():
         return
     first = 0
-    for rows in slices(shard.file("rows.parquet")):
+    for rows in slices(shard.file("rows.parquet"), CONTENT):
         nodes = node_of[first : first + len(rows)]
         first += len(rows)
         if (some := nodes >= 0).any():

@@ -13,7 +13,8 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from mixtura.pipeline.shingle_file import ShingleFile, ranges
+from mixtura.pipeline.shingle_file import ShingleFile
+from mixtura.pipeline.tokens import ranges
 
 WHOLE = 64  # nodes of a bucket up to which every pair is compared; a larger one is crowded
 PER_NODE = 64  # comparisons per node of a band's crowded buckets, at most: cost stays linear in rows

@@ -8,15 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from mixtura.pipeline.shingles import Shingles
+from mixtura.pipeline.tokens import ranges
 
 VERIFY = 1 << 22  # shingles compared at once: 32 MiB, and as much again to sort them
 PAIR_BITS = 24
 COUNTERS = 22  # bits of a shingle's hash that count how common it is
-
-
-def ranges(start: np.ndarray, size: np.ndarray) -> np.ndarray:
-    """`start[0], start[0] + 1, ...` for `size[0]` numbers, then the same for `start[1]`, and so on; i64."""
-    return np.arange(size.sum()) + np.repeat(start - (np.cumsum(size) - size), size)
 
 
 class ShingleFile:
@@ -33,7 +29,6 @@ class ShingleFile:
         self.size = np.zeros(n, dtype=np.int64)
         self._file = path.open("wb")
         self._end = 0
-        self._commonness = np.zeros(1 << COUNTERS, dtype=np.uint32)
         self._rare_first = False
         self._map: np.ndarray = np.zeros(0, dtype=np.uint64)
 
@@ -43,7 +38,6 @@ class ShingleFile:
         self.size[nodes] = np.diff(sets.offsets)
         sets.hashes.tofile(self._file)
         self._end += len(sets.hashes)
-        np.add.at(self._commonness, _counter(sets.hashes), 1)
 
     def finish(self) -> None:
         """No more sets; from now on they can be read."""
@@ -102,13 +96,15 @@ class ShingleFile:
             return
         nodes = np.flatnonzero(self.size)
         nodes = nodes[np.argsort(self.start[nodes])]
-        work = np.cumsum(self.size[nodes])
-        for part in np.split(nodes, np.searchsorted(work, np.arange(VERIFY, self._end, VERIFY))):
-            if len(part):
-                first, size = self.start[part[0]], self.size[part]
-                hashes = self._map[first : first + size.sum()]
-                owner = np.repeat(np.arange(len(part)), size)
-                hashes[:] = hashes[np.lexsort((hashes, self._commonness[_counter(hashes)], owner))]
+        cuts = np.searchsorted(np.cumsum(self.size[nodes]), np.arange(VERIFY, self._end, VERIFY))
+        parts = [(self.start[p[0]], self.size[p]) for p in np.split(nodes, cuts) if len(p)]
+        common = np.zeros(1 << COUNTERS, dtype=np.uint32)
+        for first, size in parts:
+            np.add.at(common, _counter(self._map[first : first + size.sum()]), 1)
+        for first, size in parts:
+            hashes = self._map[first : first + size.sum()]
+            owner = np.repeat(np.arange(len(size)), size)
+            hashes[:] = hashes[np.lexsort((hashes, common[_counter(hashes)], owner))]
         self._rare_first = True
 
     def _jaccard(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -17,13 +17,14 @@ from mixtura.pipeline.hashing import mix, string_hashes
 from mixtura.pipeline.tokens import BASE, Pieces, split
 
 MINHASH_SEED = 1  # of the hash family, not of a run: signatures of all runs must be comparable
+SET_BITS = 48  # of a shingle's hash that sets keep, the high ones
 
 
 @dataclass(frozen=True)
 class Shingles:
-    """The shingle sets of n rows, one after the other.
+    """The shingle sets of n rows, one after the other; n is at most 65,536.
 
-    hashes: u64[m], within a row distinct and ascending.
+    hashes: u64[m], of which the high `SET_BITS` bits are used, within a row distinct and ascending.
     offsets: i64[n + 1], row i owns hashes offsets[i] to offsets[i + 1].
     """
 
@@ -91,11 +92,11 @@ def shingle_sets(rows: pl.DataFrame, ngram: int) -> Shingles:
     short texts and tools.
     """
     owner, hashes = shingle_bags(rows, ngram)
-    order = np.lexsort((hashes, owner))
-    owner, hashes = owner[order], hashes[order]
-    new = np.ones(len(owner), dtype=bool)
-    new[1:] = (owner[1:] != owner[:-1]) | (hashes[1:] != hashes[:-1])
-    return Shingles(hashes[new], _offsets(owner[new], len(rows)))
+    assert len(rows) <= 1 << 64 - SET_BITS
+    # one sort of one number, the row above and the hash below, is four times as fast as a sort by two
+    keys = np.unique(owner.astype(np.uint64) << np.uint64(SET_BITS) | hashes >> np.uint64(64 - SET_BITS))
+    owner = (keys >> np.uint64(SET_BITS)).astype(np.int64)
+    return Shingles(keys << np.uint64(64 - SET_BITS), _offsets(owner, len(rows)))
 
 
 def _offsets(owner: np.ndarray, n: int) -> np.ndarray:
