@@ -146,6 +146,13 @@ def test_share_cap_by_hand():
     assert run(scores, budget_rows=4, caps={"web": {"share": 0.5}}) == ["a04", "a00", "a05", "a01"]
 
 
+def test_shares_are_exact_decimals():
+    """0.29 of 100 rows is 29, though 29 / 0.29 is 100.00000000000001 in floats."""
+    scores = table([(2, "web", 1)] * 50 + [(1, "books", 1)] * 80)
+    picked = run(scores, budget_rows=100, caps={"web": {"share": 0.29}})
+    assert spent(scores, picked, "rows", "web") == 29
+
+
 def test_token_budget_stops_at_the_first_row_that_does_not_fit():
     scores = table([(3, "web", 4), (2, "web", 9), (1, "web", 1)])
     assert run(scores, budget_tokens=12) == ["a00"]
