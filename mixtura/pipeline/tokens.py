@@ -125,14 +125,14 @@ def split_ascii(texts: pl.Series) -> Pieces:
     """`split` for ASCII texts, three times as fast: a piece is a run of bytes of one kind."""
     hashes, chars, word, counts = [], [], [], []
     for raw, rows in buffers(texts):
-        kind = ASCII_KIND[raw]
+        kind = ASCII_KIND.take(raw)
         edge = np.ones(len(raw) + 1, dtype=bool)
         edge[1:-1] = kind[1:] != kind[:-1]
         edge[rows] = True  # no piece goes from one text into the next
         at = np.flatnonzero(edge)
         real = kind[at[:-1]] != SPACE
         start, end = at[:-1][real], at[1:][real]
-        hashes.append(piece_hashes(ASCII_LOWER[raw], start, end))
+        hashes.append(piece_hashes(ASCII_LOWER.take(raw), start, end))
         chars.append((end - start).astype(np.int32))
         word.append(kind[start] == WORD_BYTE)
         counts.append(np.diff(np.searchsorted(start, rows)))
