@@ -398,6 +398,19 @@ def test_a_model_file_without_some_weights_is_refused(copy):
         load_encoder(model_spec(copy))
 
 
+def test_a_model_in_the_older_layout_loads(copy, tiny_model):
+    """Models of 2020 keep the network in a folder of its own."""
+    modules = json.loads((copy / "modules.json").read_text())
+    modules[0]["path"] = "0_Transformer"
+    (copy / "0_Transformer").mkdir()
+    keep = {"modules.json", "config_sentence_transformers.json"}
+    for file in [p for p in copy.iterdir() if p.is_file() and p.name not in keep]:
+        file.rename(copy / "0_Transformer" / file.name)
+    (copy / "modules.json").write_text(json.dumps(modules))
+    made, expected = (load_encoder(model_spec(f)).encode(TEXTS) for f in (copy, tiny_model))
+    assert (made == expected).all()
+
+
 def test_a_damaged_model_file_is_refused(copy):
     with (copy / "model.safetensors").open("r+b") as f:
         f.truncate(1000)

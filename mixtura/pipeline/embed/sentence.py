@@ -170,7 +170,7 @@ def length_batches(lengths: np.ndarray, batch_tokens: int, window: int) -> Itera
 
 
 def _load(folder: str, device: str) -> SentenceTransformer:
-    _check_safe(Path(folder))
+    parts = _check_safe(Path(folder))
     import torch
     from safetensors import SafetensorError
     from sentence_transformers import SentenceTransformer
@@ -192,12 +192,12 @@ def _load(folder: str, device: str) -> SentenceTransformer:
     reads = getattr(model[0], "modality_config", {})
     if "text" not in reads or "message" in reads or model.tokenizer is None:
         raise _unfit(folder, "must be a text model with a tokenizer", type(model[0]).__name__)
-    _check_complete(model, folder)
+    _check_complete(model, folder, parts[0])
     return model
 
 
-def _check_safe(folder: Path) -> None:
-    """Refuse pickles and folders that are no sentence-transformers model, before anything is loaded."""
+def _check_safe(folder: Path) -> list[Path]:
+    """The folders of the model's modules, first to last; pickles and other kinds of folder are refused unopened."""
     try:
         modules = json.loads((folder / "modules.json").read_text("utf-8"))
         parts = [folder / m["path"] for m in modules]
@@ -210,15 +210,21 @@ def _check_safe(folder: Path) -> None:
         pickled = [n for n in PICKLES if (part / n).exists()]
         if pickled and not list(part.glob("*.safetensors")):
             raise _unfit(str(folder), "must hold its weights as safetensors", f"{part.name}/{pickled[0]}")
+    if not parts:
+        raise _unfit(str(folder), "must have a modules.json that lists its modules", [])
+    return parts
 
 
-def _check_complete(model: SentenceTransformer, folder: str) -> None:
-    """Refuse a file without some of the weights: transformers would fill them with random numbers."""
+def _check_complete(model: SentenceTransformer, folder: str, part: Path) -> None:
+    """Refuse a file without some of the weights: transformers would fill them with random numbers.
+
+    Only a load of the network by itself tells what was missing; it costs the reading of the weights once more.
+    """
     network: Any = model[0].model
     _, loading = type(network).from_pretrained(
-        folder, output_loading_info=True, local_files_only=True, use_safetensors=True, device_map="meta"
+        part, output_loading_info=True, local_files_only=True, use_safetensors=True
     )
-    missing = sorted(k for k in loading["missing_keys"] if "pooler" not in k)  # heads that pooling does not use
+    missing = sorted(k for k in loading["missing_keys"] if "pooler" not in k)  # a head that pooling does not use
     if missing:
         raise _unfit(folder, "must hold every weight of its model", f"no {missing[0]} ({len(missing)} missing)")
 
