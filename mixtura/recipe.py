@@ -31,18 +31,20 @@ class Model(BaseModel):
 class Columns(Model):
     """Which of the file's columns become the row: each value is a column or a template, `{title}: {abstract}`."""
 
-    text: str | None = Field(None, description="Document text: a column, or a template of {columns}.")
-    messages: str | None = Field(None, description="Conversation: OpenAI (role, content) or ShareGPT (from, value).")
-    system: str | None = Field(None, description="System turn: a column or a template.")
-    prompt: str | None = Field(None, description="User turn: a column or a template.")
-    completion: str | None = Field(None, description="Assistant turn: a column or a template.")
-    chosen: str | None = Field(None, description="Preferred answer, for preference rows.")
-    rejected: str | None = Field(None, description="Refused answer, for preference rows.")
-    tools: str | None = Field(None, description="Tool definitions, kept as JSON.")
-    task: str | None = Field(None, description="Task name of each row.")
-    language: str | None = Field(None, description="Language of each row.")
-    license: str | None = Field(None, description="Licence of each row, where it differs within the source.")
-    split_group: str | None = Field(None, description="Rows with an equal value stay in one split.")
+    text: str | None = Field(default=None, description="Document text: a column, or a template of {columns}.")
+    messages: str | None = Field(
+        default=None, description="Conversation: OpenAI (role, content) or ShareGPT (from, value)."
+    )
+    system: str | None = Field(default=None, description="System turn: a column or a template.")
+    prompt: str | None = Field(default=None, description="User turn: a column or a template.")
+    completion: str | None = Field(default=None, description="Assistant turn: a column or a template.")
+    chosen: str | None = Field(default=None, description="Preferred answer, for preference rows.")
+    rejected: str | None = Field(default=None, description="Refused answer, for preference rows.")
+    tools: str | None = Field(default=None, description="Tool definitions, kept as JSON.")
+    task: str | None = Field(default=None, description="Task name of each row.")
+    language: str | None = Field(default=None, description="Language of each row.")
+    license: str | None = Field(default=None, description="Licence of each row, where it differs within the source.")
+    split_group: str | None = Field(default=None, description="Rows with an equal value stay in one split.")
 
     @model_validator(mode="after")
     def _makes_a_row(self) -> Self:
@@ -61,41 +63,49 @@ class Source(Model):
     """A named set of files, with its licence and revision."""
 
     files: Globs = Field(description="Paths, globs, folders or fsspec URLs; relative to the recipe's folder.")
-    format: Word | None = Field(None, description="The reader's word; by default the file name's ending decides.")
-    columns: Columns | None = Field(None, description="Mapping, where the columns are not recognised by themselves.")
+    format: Word | None = Field(
+        default=None, description="The reader's word; by default the file name's ending decides."
+    )
+    columns: Columns | None = Field(
+        default=None, description="Mapping, where the columns are not recognised by themselves."
+    )
     options: dict[str, Any] = Field(default_factory=dict, description="Options of the reader, such as delimiter.")
-    license: str = Field("unknown", description="SPDX id or name; it follows each row into the card.")
-    revision: str = Field("", description="Version of the source: a commit, a date, a DOI.")
-    task: str | None = Field(None, description="Task name of every row that has none of its own.")
-    language: str | None = Field(None, description="Language (BCP 47) of every row that has none of its own.")
-    max_quarantine: Share = Field(0.05, description="Stop where more than this share of records is broken.")
-    allow_empty: bool = Field(False, description="Go on where the source yields no row at all.")
-    max_record_bytes: PositiveInt = Field(16 << 20, description="A longer record is quarantined.")
-    max_ratio: Positive = Field(200.0, description="A compressed file that swells beyond this is a bomb.")
+    license: str = Field(default="unknown", description="SPDX id or name; it follows each row into the card.")
+    revision: str = Field(default="", description="Version of the source: a commit, a date, a DOI.")
+    task: str | None = Field(default=None, description="Task name of every row that has none of its own.")
+    language: str | None = Field(default=None, description="Language (BCP 47) of every row that has none of its own.")
+    max_quarantine: Share = Field(default=0.05, description="Stop where more than this share of records is broken.")
+    allow_empty: bool = Field(default=False, description="Go on where the source yields no row at all.")
+    max_record_bytes: PositiveInt = Field(default=16 << 20, description="A longer record is quarantined.")
+    max_ratio: Positive = Field(default=200.0, description="A compressed file that swells beyond this is a bomb.")
 
 
 class Sample(Source):
     """Rows that show a distribution: the target, or the reference."""
 
-    rows: PositiveInt = Field(1000, description="Use this many, chosen by hash; more costs time, linearly.")
+    rows: PositiveInt = Field(default=1000, description="Use this many, chosen by hash; more costs time, linearly.")
 
 
 class Target(Sample):
     """The few rows that show what the user wants."""
 
     heldout_rows: Annotated[int, Field(ge=0)] = Field(
-        0, description="Set these aside for `train` to measure the target loss on; selection never sees them."
+        default=0, description="Set these aside for `train` to measure the target loss on; selection never sees them."
     )
-    exclude_from_pool: bool = Field(True, description="Drop pool rows equal to, or near-duplicates of, target rows.")
+    exclude_from_pool: bool = Field(
+        default=True, description="Drop pool rows equal to, or near-duplicates of, target rows."
+    )
 
 
 class NearDedup(Model):
     """MinHash LSH proposes pairs, exact Jaccard decides."""
 
-    threshold: Share = Field(0.8, description="Jaccard of word shingles at which two rows are one; lower drops more.")
-    ngram: PositiveInt = Field(5, description="Words in a shingle; fewer find looser copies.")
-    bands: PositiveInt = Field(20, description="LSH bands; more find more true pairs and cost more.")
-    rows_per_band: PositiveInt = Field(6, description="Hashes in a band; more propose fewer false pairs.")
+    threshold: Share = Field(
+        default=0.8, description="Jaccard of word shingles at which two rows are one; lower drops more."
+    )
+    ngram: PositiveInt = Field(default=5, description="Words in a shingle; fewer find looser copies.")
+    bands: PositiveInt = Field(default=20, description="LSH bands; more find more true pairs and cost more.")
+    rows_per_band: PositiveInt = Field(default=6, description="Hashes in a band; more propose fewer false pairs.")
 
     def sentence(self) -> str:
         """What counts as a near-duplicate, in words."""
@@ -105,53 +115,59 @@ class NearDedup(Model):
 class Repetition(Model):
     """Gopher's repetition rules (Rae et al. 2021, table A1); a share above the limit drops the row."""
 
-    duplicate_lines: Share = Field(0.30, description="Share of lines that repeat an earlier one.")
-    duplicate_line_chars: Share = Field(0.20, description="Share of characters in such lines.")
-    top_2gram: Share = Field(0.20, description="Share of characters in the commonest 2-gram of words.")
-    top_3gram: Share = Field(0.18, description="The same for 3-grams.")
-    top_4gram: Share = Field(0.16, description="The same for 4-grams.")
+    duplicate_lines: Share = Field(default=0.30, description="Share of lines that repeat an earlier one.")
+    duplicate_line_chars: Share = Field(default=0.20, description="Share of characters in such lines.")
+    top_2gram: Share = Field(default=0.20, description="Share of characters in the commonest 2-gram of words.")
+    top_3gram: Share = Field(default=0.18, description="The same for 3-grams.")
+    top_4gram: Share = Field(default=0.16, description="The same for 4-grams.")
 
 
 class Clean(Model):
     """Which records become the pool."""
 
-    unicode: Literal["nfc", "nfkc", "none"] = Field("nfc", description="Unicode normal form of all text.")
-    fix_encoding: bool = Field(False, description="Repair mojibake with ftfy; costs about 1 ms a row.")
-    min_chars: Annotated[int, Field(ge=0)] = Field(1, description="Drop shorter rows.")
-    max_chars: PositiveInt = Field(1_000_000, description="Drop longer rows.")
-    min_tokens: Annotated[int, Field(ge=0)] = Field(1, description="Drop rows of fewer tokens.")
-    max_tokens: PositiveInt = Field(1_000_000, description="Drop rows of more tokens.")
-    repetition: Repetition | None = Field(None, description="Drop repetitive rows; {} takes Gopher's limits.")
-    exact_dedup: bool = Field(True, description="One row per content id, across sources.")
-    near_dedup: NearDedup | None = Field(NearDedup(), description="One row per near-duplicate cluster; null: off.")
-    tokenizer: str = Field("words", description="Counts tokens: 'words' (no model), or a tokenizer's name or folder.")
+    unicode: Literal["nfc", "nfkc", "none"] = Field(default="nfc", description="Unicode normal form of all text.")
+    fix_encoding: bool = Field(default=False, description="Repair mojibake with ftfy; costs about 1 ms a row.")
+    min_chars: Annotated[int, Field(ge=0)] = Field(default=1, description="Drop shorter rows.")
+    max_chars: PositiveInt = Field(default=1_000_000, description="Drop longer rows.")
+    min_tokens: Annotated[int, Field(ge=0)] = Field(default=1, description="Drop rows of fewer tokens.")
+    max_tokens: PositiveInt = Field(default=1_000_000, description="Drop rows of more tokens.")
+    repetition: Repetition | None = Field(default=None, description="Drop repetitive rows; {} takes Gopher's limits.")
+    exact_dedup: bool = Field(default=True, description="One row per content id, across sources.")
+    near_dedup: NearDedup | None = Field(
+        default=NearDedup(), description="One row per near-duplicate cluster; null: off."
+    )
+    tokenizer: str = Field(
+        default="words", description="Counts tokens: 'words' (no model), or a tokenizer's name or folder."
+    )
 
 
 class Embed(Model):
     """Vectors of pool, target and reference, from one encoder."""
 
-    encoder: str = Field("fitted", description="'fitted' (TF-IDF + SVD, no model), or a sentence-transformers model.")
-    revision: str | None = Field(None, description="Revision of a model from a hub.")
-    dimensions: PositiveInt = Field(256, description="Of the fitted encoder; more keeps finer differences.")
-    features: PositiveInt = Field(50_000, description="Vocabulary of the fitted encoder.")
-    fit_rows: PositiveInt = Field(20_000, description="Rows the fitted encoder learns from, chosen by hash.")
-    fit_on: list[str] | None = Field(
-        None, description="Sources it learns from; naming stable ones keeps vectors reusable when others grow."
+    encoder: str = Field(
+        default="fitted", description="'fitted' (TF-IDF + SVD, no model), or a sentence-transformers model."
     )
-    dtype: Literal["f16", "f32"] = Field("f16", description="Stored type; f16 halves the disk.")
-    max_chars: PositiveInt = Field(8_000, description="Text beyond this is not read.")
-    device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="Where a model runs.")
+    revision: str | None = Field(default=None, description="Revision of a model from a hub.")
+    dimensions: PositiveInt = Field(default=256, description="Of the fitted encoder; more keeps finer differences.")
+    features: PositiveInt = Field(default=50_000, description="Vocabulary of the fitted encoder.")
+    fit_rows: PositiveInt = Field(default=20_000, description="Rows the fitted encoder learns from, chosen by hash.")
+    fit_on: list[str] | None = Field(
+        default=None, description="Sources it learns from; naming stable ones keeps vectors reusable when others grow."
+    )
+    dtype: Literal["f16", "f32"] = Field(default="f16", description="Stored type; f16 halves the disk.")
+    max_chars: PositiveInt = Field(default=8_000, description="Text beyond this is not read.")
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field(default="auto", description="Where a model runs.")
     batch_tokens: PositiveInt = Field(
-        16_384, description="Tokens in a batch of a model; lower it when memory is short."
+        default=16_384, description="Tokens in a batch of a model; lower it when memory is short."
     )
 
 
 class Cap(Model):
     """The most one source may take of a selection's picks."""
 
-    share: Share | None = Field(None, description="Share of the budget.")
-    rows: PositiveInt | None = Field(None, description="Rows.")
-    tokens: PositiveInt | None = Field(None, description="Tokens.")
+    share: Share | None = Field(default=None, description="Share of the budget.")
+    rows: PositiveInt | None = Field(default=None, description="Rows.")
+    tokens: PositiveInt | None = Field(default=None, description="Tokens.")
 
     @model_validator(mode="after")
     def _one(self) -> Self:
@@ -164,12 +180,12 @@ class Pick(Model):
     """How scores become picks, under one budget."""
 
     rule: Literal["top", "gumbel", "threshold"] = Field(
-        "top", description="Best first; sampled by weight; or all above."
+        default="top", description="Best first; sampled by weight; or all above."
     )
-    budget_rows: PositiveInt | None = Field(None, description="Rows to pick.")
-    budget_tokens: PositiveInt | None = Field(None, description="Tokens to pick.")
-    threshold: float | None = Field(None, description="Lowest score that rule 'threshold' takes.")
-    temperature: Positive = Field(1.0, description="Of rule 'gumbel': higher picks more evenly.")
+    budget_rows: PositiveInt | None = Field(default=None, description="Rows to pick.")
+    budget_tokens: PositiveInt | None = Field(default=None, description="Tokens to pick.")
+    threshold: float | None = Field(default=None, description="Lowest score that rule 'threshold' takes.")
+    temperature: Positive = Field(default=1.0, description="Of rule 'gumbel': higher picks more evenly.")
     caps: dict[str, Cap] = Field(default_factory=dict, description="Cap per source; '*' is every other source.")
 
     @model_validator(mode="after")
@@ -189,9 +205,9 @@ class Selection(Model):
     """One selector over the pool, and what it picks."""
 
     selector: Word = Field(description="The selector's word, such as nudge.")
-    name: Word | None = Field(None, description="Name of this selection; by default the selector's word.")
+    name: Word | None = Field(default=None, description="Name of this selection; by default the selector's word.")
     options: dict[str, Any] = Field(default_factory=dict, description="Options of the selector.")
-    sources: list[str] | None = Field(None, description="Choose from these sources only; by default from all.")
+    sources: list[str] | None = Field(default=None, description="Choose from these sources only; by default from all.")
     pick: Pick = Field(description="Budget and rule.")
 
     @property
@@ -203,8 +219,8 @@ class Selection(Model):
 class Splits(Model):
     """Shares of the mixture kept out of training; a split_group is never divided."""
 
-    validation: Share = Field(0.01, description="Share of rows for validation.")
-    test: Share = Field(0.0, description="Share of rows for testing.")
+    validation: Share = Field(default=0.01, description="Share of rows for validation.")
+    test: Share = Field(default=0.0, description="Share of rows for testing.")
 
     @model_validator(mode="after")
     def _leaves_training(self) -> Self:
@@ -216,11 +232,15 @@ class Splits(Model):
 class Mix(Model):
     """How selections become one mixture."""
 
-    weights: dict[str, Positive] | None = Field(None, description="Share of each selection; by default all it picked.")
-    unit: Literal["rows", "tokens"] = Field("rows", description="What the weights count.")
-    budget_rows: PositiveInt | None = Field(None, description="Rows of the whole mixture; with weights only.")
-    budget_tokens: PositiveInt | None = Field(None, description="Tokens of the whole mixture; with weights only.")
-    splits: Splits = Field(Splits(), description="Validation and test shares.")
+    weights: dict[str, Positive] | None = Field(
+        default=None, description="Share of each selection; by default all it picked."
+    )
+    unit: Literal["rows", "tokens"] = Field(default="rows", description="What the weights count.")
+    budget_rows: PositiveInt | None = Field(default=None, description="Rows of the whole mixture; with weights only.")
+    budget_tokens: PositiveInt | None = Field(
+        default=None, description="Tokens of the whole mixture; with weights only."
+    )
+    splits: Splits = Field(default=Splits(), description="Validation and test shares.")
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
@@ -234,10 +254,10 @@ class Mix(Model):
 class Output(Model):
     """Where the mixture goes."""
 
-    folder: str | None = Field(None, description="Relative to the recipe's folder; by default mixtures/NAME.")
-    rows_per_file: PositiveInt = Field(50_000, description="Rows of one Parquet file of a split.")
+    folder: str | None = Field(default=None, description="Relative to the recipe's folder; by default mixtures/NAME.")
+    rows_per_file: PositiveInt = Field(default=50_000, description="Rows of one Parquet file of a split.")
     form: Literal["auto", "text", "messages", "preference"] = Field(
-        "auto",
+        default="auto",
         description="What trainers see; auto: conversations stay conversations where every row is one, else text.",
     )
 
@@ -261,20 +281,24 @@ class Train(Model):
     """The bundled trainer's settings."""
 
     model: str | TinyModel = Field(
-        TinyModel(), description="A transformers causal LM by name or folder, or a tiny one."
+        default=TinyModel(), description="A transformers causal LM by name or folder, or a tiny one."
     )
-    revision: str | None = Field(None, description="Revision of a model from a hub.")
-    loss: Literal["completion", "all"] = Field("completion", description="Tokens of answers only, or of everything.")
-    sequence_length: PositiveInt = Field(512, description="Tokens in a packed sequence.")
-    batch_tokens: PositiveInt = Field(8_192, description="Tokens in one optimiser step.")
-    micro_batch: PositiveInt = Field(8, description="Sequences on the device at once; lower it when memory is short.")
-    epochs: Positive = Field(1.0, description="Passes over the mixture, unless steps is given.")
-    steps: PositiveInt | None = Field(None, description="Optimiser steps.")
-    learning_rate: Positive = Field(3e-4, description="Peak of the cosine schedule.")
-    warmup: Share = Field(0.05, description="Share of steps that warm up.")
+    revision: str | None = Field(default=None, description="Revision of a model from a hub.")
+    loss: Literal["completion", "all"] = Field(
+        default="completion", description="Tokens of answers only, or of everything."
+    )
+    sequence_length: PositiveInt = Field(default=512, description="Tokens in a packed sequence.")
+    batch_tokens: PositiveInt = Field(default=8_192, description="Tokens in one optimiser step.")
+    micro_batch: PositiveInt = Field(
+        default=8, description="Sequences on the device at once; lower it when memory is short."
+    )
+    epochs: Positive = Field(default=1.0, description="Passes over the mixture, unless steps is given.")
+    steps: PositiveInt | None = Field(default=None, description="Optimiser steps.")
+    learning_rate: Positive = Field(default=3e-4, description="Peak of the cosine schedule.")
+    warmup: Share = Field(default=0.05, description="Share of steps that warm up.")
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
-    clip: Positive = Field(1.0, description="Gradient norm limit.")
-    checkpoint_every: PositiveInt = Field(200, description="Steps between checkpoints.")
+    clip: Positive = Field(default=1.0, description="Gradient norm limit.")
+    checkpoint_every: PositiveInt = Field(default=200, description="Steps between checkpoints.")
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
 
 
@@ -282,19 +306,21 @@ class Recipe(Model):
     """Everything about one mixture."""
 
     name: Word = Field(description="Names the mixture, its folder and its card.")
-    seed: int = Field(0, ge=0, lt=1 << 63, description="The same seed over the same rows gives the same bytes.")
+    seed: int = Field(default=0, ge=0, lt=1 << 63, description="The same seed over the same rows gives the same bytes.")
     env: list[str] = Field(
         default_factory=list, description="Environment variables that `${NAME}` may name in paths and model names."
     )
     sources: dict[Word, Source] = Field(min_length=1, description="The pool's sources; an earlier one wins duplicates.")
-    target: Target | None = Field(None, description="Rows that show what the mixture is for.")
-    reference: Sample | None = Field(None, description="Sample of the base model's training data; else the pool's own.")
-    clean: Clean = Field(Clean(), description="Filters and deduplication.")
-    embed: Embed = Field(Embed(), description="Encoder; used only where a selector needs vectors.")
+    target: Target | None = Field(default=None, description="Rows that show what the mixture is for.")
+    reference: Sample | None = Field(
+        default=None, description="Sample of the base model's training data; else the pool's own."
+    )
+    clean: Clean = Field(default=Clean(), description="Filters and deduplication.")
+    embed: Embed = Field(default=Embed(), description="Encoder; used only where a selector needs vectors.")
     select: list[Selection] = Field(min_length=1, description="Selections that feed the mixture.")
-    mix: Mix = Field(Mix(), description="Weights and splits.")
-    output: Output = Field(Output(), description="Folder and files.")
-    train: Train = Field(Train(), description="Settings of `mixtura train`.")
+    mix: Mix = Field(default=Mix(), description="Weights and splits.")
+    output: Output = Field(default=Output(), description="Folder and files.")
+    train: Train = Field(default=Train(), description="Settings of `mixtura train`.")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

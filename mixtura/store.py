@@ -104,6 +104,7 @@ class Store:
     def find(self, kind: str, key: str) -> Artefact | None:
         """The finished artefact under this key, or None. A file of the wrong size counts as missing."""
         folder = self._folder(kind, key)
+        manifest: dict[str, Any] = {}
         try:
             manifest = json.loads((folder / "manifest.json").read_text())
             whole = all((folder / n).stat().st_size == f["bytes"] for n, f in manifest["files"].items())

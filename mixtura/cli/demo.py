@@ -103,7 +103,7 @@ def _docstrings(path: Path, name: str) -> list[dict[str, str]]:
 def _license(distribution: Distribution) -> str:
     """The licence that a distribution declares, as one short line."""
     meta = distribution.metadata
-    declared = meta.get("License-Expression") or meta.get("License") or ""
+    declared = next((meta[k] for k in ("License-Expression", "License") if k in meta), "")
     if not declared or len(declared) > 60 or "\n" in declared:
         classifiers = [c for c in meta.get_all("Classifier") or [] if c.startswith("License :: ")]
         declared = classifiers[0].split(" :: ")[-1] if classifiers else "unknown"
@@ -158,7 +158,7 @@ def _train(folder: Path, selector: str, result: dict[str, Any]) -> dict[str, Any
     start = folder / "start"
     if not start.exists():
         texts = [json.loads(line)["text"] for p in sorted((folder / "pool").glob("*.jsonl")) for line in _lines(p)]
-        prepare_tiny(texts, TinyModel(layers=4, width=192, heads=4, vocabulary=4096), start, seed=1)
+        prepare_tiny(texts, TinyModel(layers=2, width=128, heads=4, vocabulary=2048), start, seed=1)
     spec = Train.model_validate(recipe.train.model_dump() | {"model": str(start)})
     bar = TrainingBar(selector)
     try:

@@ -11,7 +11,6 @@ from prefect.cache_policies import NO_CACHE
 
 from mixtura.flows.telling import watcher
 from mixtura.recipe import Train
-from mixtura.trainer import train as train_on
 
 
 @flow(name="train", persist_result=False)
@@ -24,9 +23,11 @@ def train(mixture: str, settings: Train | None = None, out: str | None = None, s
         out: folder of the model; by default `model` beside the mixture's name.
         seed: of order and initial weights.
     """
+    from mixtura.trainer import train as train_on  # torch: seconds that registering a deployment need not wait for
+
     folder = Path(mixture)
     target = Path(out) if out else folder.with_name(f"{folder.name}-model")
-    run = task(train_on, name="train", cache_policy=NO_CACHE, persist_result=False)
+    run = task(name="train", cache_policy=NO_CACHE, persist_result=False)(train_on)
     result = run(folder, settings or Train(), out=target, seed=seed, progress=watcher())
     losses = [
         {"held out": name, "before": h["before"]["loss"], "after": h["after"]["loss"]}

@@ -25,12 +25,12 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    base: str = Field(".", description="Folder that the recipe's paths are relative to.")
-    store: str | None = Field(None, description="Folder of artefacts; by default .mixtura in the base.")
+    base: str = Field(default=".", description="Folder that the recipe's paths are relative to.")
+    store: str | None = Field(default=None, description="Folder of artefacts; by default .mixtura in the base.")
     workers: PositiveInt = Field(default_factory=lambda: os.cpu_count() or 1, description="Processes.")
-    shard_rows: PositiveInt = Field(20_000, description="Rows of a shard: the unit of work and of memory.")
+    shard_rows: PositiveInt = Field(default=20_000, description="Rows of a shard: the unit of work and of memory.")
     roots: list[str] = Field(default_factory=list, description="Further folders that the recipe may read.")
-    output: str | None = Field(None, description="Folder of the mixture, instead of the recipe's.")
+    output: str | None = Field(default=None, description="Folder of the mixture, instead of the recipe's.")
 
 
 class Teller(Protocol):
@@ -71,10 +71,14 @@ class Tracker:
     line: str = ""
     made: list[Artefact] = field(default_factory=list)
 
-    def add(self, artefact: Artefact) -> Artefact:
+    def count(self, artefact: Artefact) -> None:
         """Count one artefact."""
         self.made.append(artefact)
         self.teller.advance(self.stage, artefact.reused)
+
+    def add(self, artefact: Artefact) -> Artefact:
+        """Count one artefact and hand it on."""
+        self.count(artefact)
         return artefact
 
     @property
@@ -132,7 +136,7 @@ class Plan:
                 made[i] = tracker.add(function(job))
         rest = [i for i, artefact in enumerate(made) if artefact is None]
         for i, artefact in zip(
-            rest, self.workers.map(function, [jobs[i] for i in rest], done=tracker.add), strict=True
+            rest, self.workers.map(function, [jobs[i] for i in rest], done=tracker.count), strict=True
         ):
             made[i] = artefact
         return [a for a in made if a is not None]
