@@ -99,7 +99,7 @@ def test_jaccard_on_disk_equals_python_sets(tmp_path_factory, sets: list[set[int
 
 
 def test_the_survivor_of_equal_rows_is_of_the_first_source_then_file_then_offset(tmp_path: Path) -> None:
-    origin = [("web", "a", 0), ("books", "b", 9), ("books", "a", 7), ("books", "a", 30)]
+    origin = [("books", "b", 9), ("web", "a", 0), ("books", "a", 7), ("books", "a", 30)]
     rows = [row("the same text", source=s, file=f, offset=o) for s, f, o in origin]
     kept, dropped, made = pool_of(tmp_path, rows, Clean(), source_order=["books", "web"], shard_rows=2)
     assert origins(kept) == {("a", 7)}
@@ -116,6 +116,15 @@ def test_the_longest_of_near_duplicates_survives_and_the_others_say_how_alike_th
     assert dropped["reason"].to_list() == ["near-duplicate"]
     assert dropped["survivor"].to_list() == kept["id"].to_list()
     assert dropped["similarity"].item() == pytest.approx(100 / 102, abs=1e-6)  # f32
+
+
+@pytest.mark.parametrize(("threshold", "kept_rows"), [(0.8, 1), (0.81, 2)])
+def test_the_threshold_itself_makes_a_copy(tmp_path: Path, threshold: float, kept_rows: int) -> None:
+    words = [f"w{i}" for i in range(11)]  # 2-shingles 0..8 and 1..9: 8 shared of 10
+    near = NearDedup(threshold=threshold, ngram=2, bands=64, rows_per_band=1)
+    texts = [" ".join(words[:10]), " ".join(words[1:])]
+    kept, _, _ = pool_of(tmp_path, rows_of(texts), Clean(near_dedup=near))
+    assert len(kept) == kept_rows
 
 
 def test_a_chain_is_one_component_and_similarity_is_to_the_survivor(tmp_path: Path) -> None:
