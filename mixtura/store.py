@@ -16,7 +16,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -163,7 +163,11 @@ class Store:
             sync_folder(final.parent)
         finally:
             shutil.rmtree(draft, ignore_errors=True)
-        return Artefact(kind, key, str(final), manifest["digest"], files, facts, tuple(inputs), reused=False)
+        # what its manifest says, as a later run will find it: facts in another order would be other bytes downstream
+        made = self.find(kind, key)
+        if made is None:
+            raise StoreError(f"artefact {kind}/{key[:12]} vanished after it was made; is something else cleaning up?")
+        return replace(made, reused=False)
 
     def sweep(self) -> int:
         """Remove drafts that a killed process left behind; returns how many."""

@@ -139,3 +139,15 @@ def test_a_store_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="must be a folder that can be written"):
         Store(tmp_path / "file")
+
+
+def test_what_was_made_reads_as_what_is_found(store):
+    """Facts reach the card and the report: their order and types may not depend on whether this run made them."""
+
+    def write(folder: Path) -> dict:
+        (folder / "data.txt").write_text("x")
+        return {"b": 1, "a": (1, 2), "c": {"z": 0, "y": 0}}
+
+    made, found = store.make("thing", write, **PARTS), store.make("thing", write, **PARTS)
+    assert repr(made.facts) == repr(found.facts)
+    assert made.facts == {"a": [1, 2], "b": 1, "c": {"y": 0, "z": 0}}
