@@ -17,7 +17,7 @@ from mixtura.pipeline.shingle_file import ShingleFile
 from mixtura.pipeline.tokens import ranges
 
 WHOLE = 64  # nodes of a bucket up to which every pair is compared; a larger one is crowded
-PER_NODE = 64  # comparisons per node of a band's crowded buckets, at most: cost stays linear in rows
+PER_NODE = 32  # comparisons per node of a band's crowded buckets, at most: cost stays linear in rows
 
 
 class Forest:
@@ -49,7 +49,7 @@ class Forest:
 
 @dataclass
 class Found:
-    """Components, pairs compared, and pairs of crowded buckets that the limit left `unverified`."""
+    """Components, pairs compared, and pairs of crowded buckets left `unverified` by the limit (once per bucket)."""
 
     forest: Forest
     compared: int = 0
