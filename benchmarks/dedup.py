@@ -22,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,27 +40,36 @@ ONE_THREAD = {
 EDITS = (0.005, 0.01, 0.02, 0.05, 0.1)  # share of words replaced in a planted copy
 
 
-def corpus(data: Path, rows: int, seed: int = 0) -> list[dict[str, Any]]:
-    """Real rows by turns from both sets, with planted copies among them.
-
-    Returns:
-        Mappings with `id, source, file, offset, text`, as ingest would write them.
+def real_texts(data: Path) -> dict[str, Iterator[str]]:
+    """Source → its texts, out of the unpacked sets `arxiv_daily` (38 % are real copies) and `wikinews_en`.
 
     Raises:
         FileNotFoundError: a set is missing.
+    """
+    folders = {"arxiv": data / "arxiv_daily" / "data", "wikinews": data / "wikinews_en"}
+    for folder in folders.values():
+        if not folder.is_dir():
+            raise FileNotFoundError(f"--data must hold {folder.relative_to(data)}; unpack it there")
+    return {"arxiv": _arxiv(folders["arxiv"]), "wikinews": _wikinews(folders["wikinews"])}
+
+
+def corpus(texts: Mapping[str, Iterator[str]], rows: int, seed: int = 0) -> list[dict[str, Any]]:
+    """Texts by turns from every source, with planted copies among them; fewer than `rows` where they run out.
+
+    Returns:
+        Mappings with `id, source, file, offset, text`, as ingest would write them.
     """
     import numpy as np
 
     from mixtura.rows import content_id
 
     rng = np.random.default_rng(seed)
-    readers = [_arxiv(data / "arxiv_daily" / "data"), _wikinews(data / "wikinews_en")]
+    readers = dict(texts)
     out: list[dict[str, Any]] = []
-    while len(out) < rows:
-        for source, reader in zip(("arxiv", "wikinews"), readers, strict=True):
+    while readers and len(out) < rows:
+        for source, reader in list(readers.items()):
             if (text := next(reader, None)) is None:
-                if source == "arxiv":
-                    return out
+                del readers[source]
                 continue
             out.append({"source": source, "file": f"{source}.jsonl", "text": text})
             if rng.random() < 0.2:
@@ -103,7 +112,7 @@ def write_shards(rows: list[dict[str, Any]], folder: Path, shard_rows: int = SHA
 
 
 def run_ours(shards: list[str], store: Path) -> dict[str, Any]:
-    """Clean, deduplicate and write the pool of these shards, in this process.
+    """Clean, deduplicate and write the pool of these shards, in this process; sources rank by name, as in `oracle`.
 
     Returns:
         Seconds (wall and CPU) by stage, the facts of dedup, and `kept`: the offsets of the surviving rows.
@@ -115,10 +124,11 @@ def run_ours(shards: list[str], store: Path) -> dict[str, Any]:
     from mixtura.recipe import Clean
     from mixtura.store import Store
 
+    order = sorted(set(pl.scan_parquet(shards).select("source").collect()["source"]))
     rules, clock = Clean(), [(time.perf_counter(), time.process_time())]
     cleaned = [clean_shard(CleanJob(s, s, rules, 0, str(store))) for s in shards]
     clock.append((time.perf_counter(), time.process_time()))
-    made = dedup(cleaned, clean=rules, source_order=["arxiv", "wikinews"], protected=[], store=Store(store))
+    made = dedup(cleaned, clean=rules, source_order=order, protected=[], store=Store(store))
     clock.append((time.perf_counter(), time.process_time()))
     drops = [str(made.file(n)) for n in made.names("drops-")]
     pool = [
@@ -250,12 +260,11 @@ def _part(part: str, given: Path, result: Path, repeats: int) -> None:
     result.write_text(json.dumps(measured))
 
 
-def benchmark(data: Path, *, rows: int = 20_000, sample: int = 2_000, repeats: int = 3) -> dict[str, Any]:
+def benchmark(everything: list[dict[str, Any]], *, sample: int = 2_000, repeats: int = 3) -> dict[str, Any]:
     """Everything this file measures.
 
     Args:
-        data: folder of the unpacked sets.
-        rows: rows for our speed and for the oracle.
+        everything: rows from `corpus`, for our speed and for the oracle.
         sample: the first of them, for datatrove.
         repeats: runs of ours; datatrove, tens of seconds long, runs once after its warm-up.
 
@@ -265,7 +274,6 @@ def benchmark(data: Path, *, rows: int = 20_000, sample: int = 2_000, repeats: i
         the oracle; `oracle_kept` of all rows and `oracle_kept_of_sample`. datatrove does not define who survives, so
         only its number of rows is comparable.
     """
-    everything = corpus(data, rows)
     few = everything[:sample]
     ours = in_own_process("ours", everything, repeats)
     theirs = in_own_process("datatrove", few, 1)
@@ -317,7 +325,7 @@ def main() -> None:
     parser.add_argument("--sample", type=int, default=2_000)
     parser.add_argument("--repeats", type=int, default=3)
     given = parser.parse_args()
-    found = benchmark(given.data, rows=given.rows, sample=given.sample, repeats=given.repeats)
+    found = benchmark(corpus(real_texts(given.data), given.rows), sample=given.sample, repeats=given.repeats)
     print(report(found))
     print(json.dumps(found))
     return None

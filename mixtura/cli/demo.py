@@ -65,14 +65,14 @@ def _gather(folder: Path) -> dict[str, str]:
         for name, _ in chosen
     ]
     with console.status("reading the docstrings of the installed packages"), Workers(os.cpu_count() or 1) as workers:
-        counts = workers.map(_write_library, jobs)
+        counts = workers.map(write_library, jobs)
     found = {n: c for (n, _), c in zip(jobs, counts, strict=True) if c >= LEAST and n != TARGET}
     total = sum(found.values())
     console.print(f"[green]✓[/] [bold]pool[/]     {total:,} docstrings of {len(found)} libraries; target: {TARGET}")
     return {n: _license(d) for n, d in chosen if n in found}
 
 
-def _write_library(job: tuple[str, str]) -> int:
+def write_library(job: tuple[str, str]) -> int:
     """Docstrings of one distribution as JSON lines, files in the order of their names' hashes, until enough."""
     name, path = job
     files = [f for f in Distribution.from_name(name).files or [] if f.suffix == ".py" and ".." not in f.parts]

@@ -69,7 +69,7 @@ def embed(plan: Plan, pool: Pool) -> Embedded:
     spec, store = plan.recipe.embed, str(plan.store.root)
     drawn = _samples(pool)
     with plan.stage("embed", len(pool.parts) + len(drawn)) as stage:
-        encoder = _encoder(plan, stage, pool)
+        encoder = encoder_of(plan, stage, pool)
         files = [(p.path, p.rows.files["rows.parquet"]["sha256"]) for p in pool.parts]
         files += [
             (str(d.rows.file("chosen.parquet")), d.rows.files["chosen.parquet"]["sha256"]) for d in drawn.values()
@@ -158,7 +158,7 @@ def _samples(pool: Pool) -> dict[str, Drawn]:
     return {n: d for n, d in (("target", pool.target), ("reference", pool.reference)) if d is not None}
 
 
-def _encoder(plan: Plan, stage: Tracker, pool: Pool) -> embedding.Encoder:
+def encoder_of(plan: Plan, stage: Tracker, pool: Pool) -> embedding.Encoder:
     """The encoder that every job loads; a fitted one learns first, from a sample of the pool and the target."""
     spec = plan.recipe.embed
     if spec.encoder != "fitted":
