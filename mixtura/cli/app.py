@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -146,7 +147,9 @@ def serve(
     from mixtura import recipe_file
 
     loaded = recipe_file.load(recipe)
-    _quieten()
+    from mixtura.flows.prefect_env import prepare_to_serve
+
+    prepare_to_serve()
     from mixtura.flows.curate import curate_file
 
     console.print(f"serving {loaded.name!r} at {cron!r}; stop with Ctrl-C")
@@ -163,12 +166,22 @@ def curate(recipe: Any, settings: Any, teller: TerminalTeller, *, plain: bool) -
         total = done.summary.total
         sizes = {"rows": total.rows, "tokens": total.tokens}
         return {"folder": str(done.folder), "card": str(done.card), "changed": done.changed, **sizes}
-    _quieten()
-    with console.status("starting Prefect's embedded server") if not os.environ.get("PREFECT_API_URL") else _nothing():
+    with prefect():
         from mixtura.flows.curate import curate as flow
         from mixtura.flows.telling import telling
     with telling(teller):
         return flow(recipe, settings)
+
+
+@contextmanager
+def prefect() -> Iterator[None]:
+    """Around the import of a flow: afterwards there is a server to run it on, the user's or an embedded one."""
+    from mixtura.flows import embedded
+
+    with console.status("starting Prefect"):
+        embedded.start()
+        yield  # the imports inside take seconds too, meanwhile
+        embedded.wait()
 
 
 def main() -> None:
@@ -205,18 +218,6 @@ def _settings(
         roots=[str(r) for r in root or []],
         **{k: v for k, v in given.items() if v is not None},
     )
-
-
-def _quieten() -> None:
-    from mixtura.flows.prefect_env import quieten
-
-    quieten()
-
-
-def _nothing() -> Any:
-    from contextlib import nullcontext
-
-    return nullcontext()
 
 
 def _escape(text: str) -> str:

@@ -42,11 +42,10 @@ def trained(mixture: Path, settings: Train, out: Path, seed: int, bar: TrainingB
         from mixtura.trainer import train
 
         return train(mixture, settings, out=out, seed=seed, progress=bar)
-    from mixtura.flows.prefect_env import quieten
+    from mixtura.cli.app import prefect
 
-    quieten()
-    from mixtura.flows.telling import watching
-    from mixtura.flows.train import train as flow
-
+    with prefect():
+        from mixtura.flows.telling import watching
+        from mixtura.flows.train import train as flow
     with watching(bar):
         return flow(str(mixture), settings, str(out), seed)

@@ -65,7 +65,6 @@ def curate_file(path: str, settings: Settings | None = None) -> dict[str, Any]:
 def _as_task(name: str, stage: Callable[..., Any], *inputs: Any) -> Any:
     # the store caches by content; Prefect's cache would need to hash every manifest, and `quote` spares it the walk
     run = task(
-        stage,
         name=name,
         cache_policy=NO_CACHE,
         persist_result=False,
@@ -73,7 +72,7 @@ def _as_task(name: str, stage: Callable[..., Any], *inputs: Any) -> Any:
         retry_delay_seconds=5,
         retry_condition_fn=_passing,
     )
-    return run(*(quote(i) for i in inputs))
+    return run(stage)(*(quote(i) for i in inputs))
 
 
 def _passing(task: Any, run: Any, state: Any) -> bool:

@@ -77,7 +77,9 @@ class Workers:
             # spawn, not fork: torch, polars and Prefect keep threads, and a forked thread's lock is never released
             context: Any = multiprocessing.get_context("spawn")
             with _one_thread():
-                self._pool = ProcessPoolExecutor(self.count, context, initializer=_begin, initargs=(os.getpid(),))
+                self._pool = ProcessPoolExecutor(
+                    self.count, context, initializer=die_with_parent, initargs=(os.getpid(),)
+                )
                 for _ in range(self.count):  # start all of them while the environment says one thread
                     self._pool.submit(os.getpid)
         return self._pool
@@ -103,7 +105,7 @@ def _here(function: Callable[[J], R], jobs: Sequence[J]) -> Iterator[tuple[int, 
         yield index, function(job)
 
 
-def _begin(parent: int) -> None:
+def die_with_parent(parent: int) -> None:
     """No life after the parent's death: a killed run must not leave workers that write on."""
     threading.Thread(target=_follow, args=(parent,), daemon=True).start()
 
