@@ -23,6 +23,7 @@ RECIPE = {
     "select": [{"selector": "uniform", "pick": {"budget_rows": 8}}],
     "mix": {"splits": {"validation": 0.25}},
 }
+STAGES = ["ingest", "clean", "dedup", "score", "pick", "mix", "write"]  # no vectors are needed, so no embed
 
 
 class Process:
@@ -40,6 +41,10 @@ class Process:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+
+    @property
+    def pid(self) -> int:
+        return self._popen.pid
 
     @property
     def output(self) -> str:

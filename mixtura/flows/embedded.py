@@ -30,7 +30,7 @@ def start() -> None:
     Where the user names a server (PREFECT_API_URL, a Prefect profile, ...) there is nothing to start.
     """
     prepare()
-    if os.environ.get("PREFECT_API_URL") or _named_in_a_file():
+    if os.environ.get("PREFECT_API_URL") or named_in_a_file():
         return
     with socket.create_server(("127.0.0.1", 0)) as door:  # open already: a request waits until the server answers
         port = door.getsockname()[1]
@@ -72,7 +72,7 @@ def _stop(server: subprocess.Popen[bytes]) -> None:
         server.wait()
 
 
-def _named_in_a_file() -> bool:
+def named_in_a_file() -> bool:
     """Whether a file that Prefect reads may name a server; then Prefect decides, and starts its own if it does not."""
     home = Path(os.environ.get("PREFECT_HOME", "~/.prefect")).expanduser()
     profiles = Path(os.environ.get("PREFECT_PROFILES_PATH") or home / "profiles.toml")

@@ -9,11 +9,9 @@ import urllib.error
 
 import pytest
 import yaml
-from live import BIN, PATIENCE, RECIPE, ROOT, Process, until
+from live import BIN, PATIENCE, RECIPE, ROOT, STAGES, Process, until
 
 from mixtura.recipe import Recipe
-
-STAGES = ["ingest", "clean", "dedup", "score", "pick", "mix", "write"]  # no vectors are needed, so no embed
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("prefect")]  # one server for all of them
 
@@ -118,7 +116,9 @@ def test_a_run_from_the_command_line_shows_on_the_server(server, project):
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
     runs = server.runs("curate")
     assert len(runs) == before + 1
-    assert max(runs, key=lambda r: r["created"])["state"]["type"] == "COMPLETED"
+    run = max(runs, key=lambda r: r["created"])
+    assert run["state"]["type"] == "COMPLETED"
+    assert "write: 8 rows" in _log(server, run["id"]), "the server has the log too"
 
 
 def test_serve_registers_a_schedule_until_it_is_stopped(server, project, tmp_path):
@@ -133,7 +133,10 @@ def test_serve_registers_a_schedule_until_it_is_stopped(server, project, tmp_pat
         found = until(registered, "the deployment is registered")
         assert found["parameters"] == {"path": str(project)}
         assert [s["schedule"]["cron"] for s in found["schedules"]] == ["30 4 * * *"]
-        until(lambda: "Ctrl-C" in serving.output, "it says how to stop it")
+        assert "stop with Ctrl-C" in serving.output
+        run = server.start("curate-file/tiny", {})
+        assert server.finished(run)["type"] == "COMPLETED", serving.output
+        assert "write: 8 rows" in _log(server, run)
         assert serving.interrupt() == 0, serving.output
     finally:
         serving.stop()
