@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
@@ -241,22 +241,20 @@ def _collect(module: str, seen: dict[str, str]) -> None:
         return
     source = Path(spec.origin).read_bytes()
     seen[module] = hashlib.sha256(source).hexdigest()
-    for name in sorted(set(_imports(source))):
+    for name in sorted(_imports(source)):
         _collect(name, seen)
 
 
-def _imports(source: bytes) -> Iterable[str]:
-    """Mixtura modules named by a file's imports, `from package import module` included."""
+@cache
+def _imports(source: bytes) -> frozenset[str]:
+    """Mixtura modules named by a file's imports, `from package import module` included; each file is parsed once."""
+    found: set[str] = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
-            names = [a.name for a in node.names]
+            found.update(a.name for a in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            names = [node.module, *(f"{node.module}.{a.name}" for a in node.names)]
-        else:
-            continue
-        for name in names:
-            if name.startswith("mixtura.") and _is_module(name):
-                yield name
+            found.update([node.module, *(f"{node.module}.{a.name}" for a in node.names)])
+    return frozenset(n for n in found if n.startswith("mixtura.") and _is_module(n))
 
 
 def _is_module(name: str) -> bool:
