@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -57,6 +55,7 @@ def run(
     computed. With `PREFECT_API_URL` set the run shows on that Prefect server, else on an embedded one.
     """
     from mixtura import recipe_file
+    from mixtura.cli.running import curate
 
     loaded = recipe_file.load(recipe)
     settings = _settings(recipe, workers, store, root, shard_rows, output)
@@ -154,34 +153,6 @@ def serve(
 
     console.print(f"serving {loaded.name!r} at {cron!r}; stop with Ctrl-C")
     curate_file.serve(name=loaded.name, cron=cron, limit=limit, parameters={"path": str(recipe.resolve())})
-
-
-def curate(recipe: Any, settings: Any, teller: TerminalTeller, *, plain: bool) -> dict[str, Any]:
-    """Run the curation, as a Prefect flow or plainly; both run the same stages."""
-    if plain:
-        from mixtura.stages.curate import curate as stages
-        from mixtura.stages.plan import Plan
-
-        done = stages(Plan.of(recipe, settings, teller))
-        total = done.summary.total
-        sizes = {"rows": total.rows, "tokens": total.tokens}
-        return {"folder": str(done.folder), "card": str(done.card), "changed": done.changed, **sizes}
-    with prefect():
-        from mixtura.flows.curate import curate as flow
-        from mixtura.flows.telling import telling
-    with telling(teller):
-        return flow(recipe, settings)
-
-
-@contextmanager
-def prefect() -> Iterator[None]:
-    """Around the import of a flow: afterwards there is a server to run it on, the user's or an embedded one."""
-    from mixtura.flows import embedded
-
-    with console.status("starting Prefect"):
-        embedded.start()
-        yield  # the imports inside take seconds too, meanwhile
-        embedded.wait()
 
 
 def main() -> None:

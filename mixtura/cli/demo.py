@@ -20,6 +20,7 @@ import polars as pl
 import yaml
 
 from mixtura import recipe_file
+from mixtura.cli.running import curate
 from mixtura.cli.terminal import TerminalTeller, TrainingBar, console, relative, table
 from mixtura.pipeline.work import Workers
 from mixtura.recipe import TinyModel, Train
@@ -36,8 +37,6 @@ STEPS = 60
 
 def run(folder: Path, *, plain: bool) -> None:
     """Build the pool, curate it twice with one budget, train the same model on both, and print what came of it."""
-    from mixtura.cli.app import curate
-
     began = time.perf_counter()
     console.print("[bold]Mixtura demo[/]  which docstrings teach a model to write like scikit-learn?\n")
     libraries = _gather(folder)

@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from mixtura.cli.inspect_mixture import summary_of
+from mixtura.cli.running import trained
 from mixtura.cli.terminal import TrainingBar, console, relative, table
 from mixtura.recipe import Recipe, Train
 
@@ -34,18 +35,3 @@ def run(mixture: Path, out: Path | None, model: str | None, steps: int | None, *
             ],
         )
     console.print(f"model   {relative(str(target))}" + (" (finished before, unchanged)" if result["reused"] else ""))
-
-
-def trained(mixture: Path, settings: Train, out: Path, seed: int, bar: TrainingBar, *, plain: bool) -> dict[str, Any]:
-    """Train, as a Prefect flow or plainly."""
-    if plain:
-        from mixtura.trainer import train
-
-        return train(mixture, settings, out=out, seed=seed, progress=bar)
-    from mixtura.cli.app import prefect
-
-    with prefect():
-        from mixtura.flows.telling import watching
-        from mixtura.flows.train import train as flow
-    with watching(bar):
-        return flow(str(mixture), settings, str(out), seed)
