@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from mixtura.pipeline.index import Index
 from mixtura.rows import Message
 
 GROUPS = ("best", "borderline", "worst")
-TILE = 1024  # rows in one matmul; padded, so that a row's result does not depend on its neighbours
+COPIES = 32  # neighbours looked at; a row with more copies than that counts as alone
 COPY = 1 - 1e-5  # cosine of two copies, stored as f16
 LIFT = 2.0  # a telling word is at least so many times as frequent in the target: keeps `the` and `and` out
 PRIOR = 0.1  # weaker ones call a word uncertain that fills the target and never occurs in the pool
@@ -68,16 +69,10 @@ def nearest_target(vectors: np.ndarray, target: np.ndarray, *, same: bool = Fals
     Returns:
         f32[n] in [-1, 1].
     """
-    out = np.empty(len(vectors), np.float32)
-    for at in range(0, len(vectors), TILE):
-        part = vectors[at : at + TILE]
-        tile = np.zeros((TILE, target.shape[1]), np.float32)
-        tile[: len(part)] = part
-        cosine = tile @ target.astype(np.float32).T
-        if same:
-            cosine[cosine > COPY] = -1.0
-        out[at : at + TILE] = cosine[: len(part)].max(axis=1)
-    return np.clip(out, -1, 1)
+    if not same:
+        return np.clip(Index(target, device="cpu").search(vectors, 1)[0][:, 0], -1, 1)
+    cosine = Index(target, device="cpu").search(vectors, COPIES)[0]
+    return np.clip(np.where(cosine > COPY, -1.0, cosine).max(axis=1), -1, 1).astype(np.float32)
 
 
 def telling_words(pool: pl.Series, target: pl.Series, picks: dict[str, pl.Series], *, most: int = 24) -> pl.DataFrame:
