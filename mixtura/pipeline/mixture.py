@@ -207,11 +207,9 @@ def publish(draft: Path, final: Path, facts: Mapping[str, Any]) -> bool:
         False where the same mixture was there already and nothing was done.
 
     Raises:
-        InputError: `final` is a folder that is not a mixture.
+        InputError: see `check_output`.
     """
-    if final.exists() and not (final / "manifest.json").is_file() and (not final.is_dir() or any(final.iterdir())):
-        step = "Name another folder under output, or empty this one"
-        raise InputError(f"output folder {str(final)!r}", "must be new, empty, or an earlier mixture", next_step=step)
+    check_output(final)
     final.parent.mkdir(parents=True, exist_ok=True)
     _recover(final)
     tmp = final.with_name(f".{final.name}.{os.getpid()}.new")
@@ -231,6 +229,37 @@ def publish(draft: Path, final: Path, facts: Mapping[str, Any]) -> bool:
     sync_folder(final.parent)
     shutil.rmtree(old, ignore_errors=True)
     return True
+
+
+def check_output(final: Path) -> None:
+    """Check that a folder may be replaced whole: also before the work, so that hours of it do not end here.
+
+    Raises:
+        InputError: it is no earlier mixture, or holds files that are not the mixture's (a model, notes).
+    """
+    if not os.path.lexists(final):
+        return
+    thing, step = f"output folder {str(final)!r}", "Name another folder under output, or empty this one"
+    if final.is_symlink() or not final.is_dir():
+        raise InputError(thing, "must be a folder, or new", next_step="Name another folder under output")
+    names = (p.relative_to(final).as_posix() for p in final.rglob("*") if not p.is_dir())
+    there = {n for n in names if not n.startswith(".")}  # a file manager's .DS_Store is no one's work
+    ours = _files_of(final)
+    if there and not ours:
+        raise InputError(thing, "must be new, empty, or an earlier mixture", next_step=step)
+    if foreign := sorted(there - ours):
+        step = "Move them elsewhere: the folder is replaced whole"
+        raise InputError(thing, "must hold a mixture and nothing else", got=foreign[:5], next_step=step)
+
+
+def _files_of(final: Path) -> set[str]:
+    """Names of a mixture's files; empty where its manifest is not one of ours, for many things have a manifest.json."""
+    try:
+        manifest = json.loads((final / "manifest.json").read_text(encoding="utf-8"))
+        ours = {"name", "fingerprint", "version", "files"} <= set(manifest)
+        return {*manifest["files"], "manifest.json"} if ours else set()
+    except (OSError, ValueError, TypeError):
+        return set()
 
 
 def _same(final: Path, files: Mapping[str, Any], manifest: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from mixtura.pipeline.mixture import check_output
 from mixtura.stages import choose, gather, publish
 from mixtura.stages.plan import Plan
 
@@ -29,6 +30,7 @@ def curate(plan: Plan, step: Step = plainly) -> publish.Published:
         InputError: the recipe or an input is wrong.
         CountError: the books do not balance.
     """
+    check_output(plan.output)
     plan.store.sweep()
     with plan.workers:
         units = step("ingest", gather.ingest, plan)

@@ -345,6 +345,8 @@ def _card_copy(plan: Plan, made: Artefact) -> Path:
     folder = plan.where.base / CARDS
     folder.mkdir(exist_ok=True)
     card = folder / f"{plan.recipe.name}.md"
+    for leftover in folder.glob(f".{card.name}.*"):  # of a run that was killed while it wrote
+        leftover.unlink(missing_ok=True)
     text = made.file("README.md").read_text(encoding="utf-8")
     if not card.exists() or card.read_text(encoding="utf-8") != text:
         write_synced(card, text)

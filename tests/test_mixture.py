@@ -1,0 +1,287 @@
+"""Writing a mixture: rows under their split in the mixture's order, the forms trainers read, and the publication."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import polars as pl
+import pytest
+from corpora import row, rows_of, turns
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mixtura.errors import InputError, StoreError
+from mixtura.pipeline import tables
+from mixtura.pipeline.mixture import PoolShard, content_of, form_of, publish, write_splits
+from mixtura.rows import table
+
+FACTS = {"name": "m", "fingerprint": "f", "version": "0"}
+
+
+# --- content -----------------------------------------------------------------------------------------------------
+
+
+def frame(*rows) -> pl.DataFrame:
+    return pl.DataFrame(table(list(rows)))
+
+
+def content(form, *rows) -> list:
+    made = content_of(frame(*rows), form)
+    return pl.DataFrame(made).to_dicts()
+
+
+def said(*pairs):
+    return [{"role": r, "content": c, "tool_calls": None} for r, c in pairs]
+
+
+def test_text_of_documents_conversations_and_pairs():
+    made = content(
+        "text",
+        row("a document"),
+        row(messages=turns("Why?", "So.", "And?")),
+        row(messages=turns("Weather?", (None, '[{"name":"sky"}]'))),
+        row(messages=turns("Which?"), chosen=turns("", "this")[1:], rejected=turns("", "that")[1:]),
+    )
+    assert [m["text"] for m in made] == [
+        "a document",
+        "User: Why?\n\nAssistant: So.\n\nUser: And?",
+        'User: Weather?\n\nAssistant: [{"name":"sky"}]',
+        "User: Which?\n\nAssistant: this",
+    ]
+
+
+def test_messages_of_documents_conversations_and_pairs():
+    made = content(
+        "messages",
+        row("a document"),
+        row(messages=turns("Why?", "So.")),
+        row(messages=turns("Which?"), chosen=turns("", "this")[1:], rejected=turns("", "that")[1:]),
+    )
+    assert [m["messages"] for m in made] == [
+        said(("assistant", "a document")),
+        said(("user", "Why?"), ("assistant", "So.")),
+        said(("user", "Which?"), ("assistant", "this")),
+    ]
+
+
+def test_preference_keeps_role_and_content_only():
+    (made,) = content(
+        "preference", row(messages=turns("Which?"), chosen=turns("", "this")[1:], rejected=turns("", "that")[1:])
+    )
+    assert made == {
+        "prompt": [{"role": "user", "content": "Which?"}],
+        "chosen": [{"role": "assistant", "content": "this"}],
+        "rejected": [{"role": "assistant", "content": "that"}],
+    }
+
+
+@given(st.lists(st.text(min_size=1), min_size=1, max_size=6))
+def test_no_word_of_a_conversation_is_lost_in_text(words):
+    (made,) = content("text", row(messages=turns(*words)))
+    roles = ["User", "Assistant"] * 3
+    expected = "\n\n".join(f"{r}: {w}" for r, w in zip(roles, words, strict=False))
+    assert made["text"] == expected
+
+
+@pytest.mark.parametrize(
+    ("messages", "chosen", "wanted", "expected"),
+    [
+        ([True, True], [False, False], "auto", "messages"),
+        ([True, False], [False, False], "auto", "text"),
+        ([True, True], [True, True], "auto", "preference"),
+        ([True, True], [True, False], "auto", "messages"),
+        ([], [], "auto", "text"),
+        ([False, True], [False, False], "messages", "messages"),
+    ],
+)
+def test_form_of(messages, chosen, wanted, expected):
+    has = pl.DataFrame({"has_messages": messages, "has_chosen": chosen}, schema_overrides={"has_messages": pl.Boolean})
+    assert form_of(has.cast(pl.Boolean), wanted) == expected
+
+
+def test_preference_needs_pairs_everywhere():
+    has = pl.DataFrame({"has_messages": [True, True, True], "has_chosen": [True, False, False]})
+    with pytest.raises(InputError, match=r"output\.form cannot be 'preference': 2 rows have no chosen"):
+        form_of(has, "preference")
+
+
+# --- splits ------------------------------------------------------------------------------------------------------
+
+
+def shard(folder: Path, number: int, rows: list, scores: pl.DataFrame | None = None) -> PoolShard:
+    path = folder / f"rows-{number}.parquet"
+    tables.write(path, table([{**r, "tokens": len(r["text"].split())} for r in rows]))
+    ids = pl.Series("id", [r["id"] for r in rows])
+    scores = pl.DataFrame({"id": ids, "score": [0.0] * len(rows)}) if scores is None else scores.insert_column(0, ids)
+    scores.write_parquet(folder / f"scores-{number}.parquet")
+    return PoolShard(str(path), {"s": str(folder / f"scores-{number}.parquet")})
+
+
+def mixed_of(rows: list, splits: list[str]) -> pl.DataFrame:
+    n = len(rows)
+    return pl.DataFrame(
+        {"id": [r["id"] for r in rows], "selection": ["s"] * n, "rank": range(n), "score": [0.5] * n, "split": splits},
+        schema_overrides={"rank": pl.Int64},
+    )
+
+
+def test_rows_stand_in_the_mixtures_order_whatever_shard_they_come_from(tmp_path):
+    rows = rows_of([f"text number {i}" for i in range(9)])
+    shards = [shard(tmp_path, 0, rows[:2]), shard(tmp_path, 1, rows[2:])]
+    order = [rows[i] for i in (8, 0, 3, 1, 7)]
+    mixed = mixed_of(order, ["train", "train", "train", "test", "test"])
+    (tmp_path / "m").mkdir()
+    tallies = write_splits(tmp_path / "m", mixed, shards, form="text", rows_per_file=2)
+    written = {
+        p.relative_to(tmp_path / "m").as_posix(): pl.read_parquet(p) for p in (tmp_path / "m").rglob("*.parquet")
+    }
+    assert {n: f["text"].to_list() for n, f in written.items()} == {
+        "train/train-00000-of-00002.parquet": ["text number 8", "text number 0"],
+        "train/train-00001-of-00002.parquet": ["text number 3"],
+        "test/test-00000-of-00001.parquet": ["text number 1", "text number 7"],
+    }
+    assert {s: (t.rows, t.tokens) for s, t in tallies.items()} == {"train": (3, 9), "test": (2, 6)}
+    assert not (tmp_path / "m/.deal").exists()
+    assert "tools" not in written["test/test-00000-of-00001.parquet"].columns
+
+
+def test_why_is_the_selectors_own_account_of_each_row(tmp_path):
+    rows = rows_of(["one text", "two text", "three text"])
+    scores = pl.DataFrame({"score": [0.0, 1.0, 2.0], "nearest": ["x", "ÿ", None]})
+    mixed = mixed_of(rows[1:], ["train", "train"])
+    (tmp_path / "m").mkdir()
+    write_splits(tmp_path / "m", mixed, [shard(tmp_path, 0, rows, scores)], form="text", rows_per_file=9)
+    (made,) = (tmp_path / "m").rglob("*.parquet")
+    assert pl.read_parquet(made)["why"].to_list() == ['{"nearest":"ÿ"}', '{"nearest":null}']
+
+
+def test_a_row_that_the_pool_lost_is_an_error(tmp_path):
+    rows = rows_of(["one text", "two text"])
+    (tmp_path / "m").mkdir()
+    shards = [shard(tmp_path, 0, rows[:1])]
+    with pytest.raises(StoreError, match="1 rows of the mixture are missing from the pool"):
+        write_splits(tmp_path / "m", mixed_of(rows, ["train"] * 2), shards, form="text", rows_per_file=9)
+
+
+def test_turns_carry_tool_calls_only_where_there_are_any(tmp_path):
+    for name, answer in (("plain", "So."), ("tools", (None, '[{"name":"sky"}]'))):
+        conversation = row(messages=turns("Why?", answer))
+        path = tmp_path / f"{name}.parquet"
+        tables.write(path, table([{**conversation, "tokens": 2}]))
+        pl.DataFrame({"id": [conversation["id"]], "score": [0.0]}).write_parquet(tmp_path / "scores.parquet")
+        (tmp_path / name).mkdir()
+        shards = [PoolShard(str(path), {"s": str(tmp_path / "scores.parquet")})]
+        write_splits(tmp_path / name, mixed_of([conversation], ["train"]), shards, form="messages", rows_per_file=9)
+    fields = {n: pl.read_parquet(tmp_path / n / "train/*.parquet")["messages"][0][1] for n in ("plain", "tools")}
+    assert fields["plain"] == {"role": "assistant", "content": "So."}
+    assert fields["tools"] == {"role": "assistant", "content": None, "tool_calls": '[{"name":"sky"}]'}
+
+
+# --- publication -------------------------------------------------------------------------------------------------
+
+
+def draft(folder: Path, **files: str) -> Path:
+    for name, text in files.items():
+        path = folder / name.replace("__", "/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    (folder / "manifest.json").write_text("the store's own")
+    return folder
+
+
+def tree(folder: Path) -> dict[str, str]:
+    return {p.relative_to(folder).as_posix(): p.read_text() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_publish_replaces_the_whole_folder(tmp_path):
+    final = tmp_path / "out/m"
+    assert publish(draft(tmp_path / "a", train__x="1", old="2"), final, FACTS)
+    assert publish(draft(tmp_path / "b", train__x="3"), final, FACTS)
+    there = tree(final)
+    manifest = json.loads(there.pop("manifest.json"))
+    assert there == {"train/x": "3"}
+    assert manifest == FACTS | {
+        "files": {  # sha256sum of "3"
+            "train/x": {"bytes": 1, "sha256": "4e07408562bedb8b60ce05c1decfe3ad16b72230967de01f640b7e4729b49fce"}
+        }
+    }
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["m"]
+    assert tree(tmp_path / "b")["manifest.json"] == "the store's own"
+
+
+def test_publishing_the_same_again_touches_nothing(tmp_path):
+    final = tmp_path / "m"
+    publish(draft(tmp_path / "a", x="1"), final, FACTS)
+    before = (final.stat().st_ino, (final / "x").stat().st_mtime_ns)
+    assert not publish(tmp_path / "a", final, FACTS)
+    assert (final.stat().st_ino, (final / "x").stat().st_mtime_ns) == before
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda m: (m / "x").write_text("2"), lambda m: (m / "x").unlink()], ids=["changed", "lost"]
+)
+def test_a_mixture_that_was_damaged_is_made_whole(tmp_path, damage):
+    final = tmp_path / "m"
+    publish(draft(tmp_path / "a", x="1"), final, FACTS)
+    damage(final)
+    assert publish(tmp_path / "a", final, FACTS)
+    assert tree(final)["x"] == "1"
+
+
+def foreign_manifest(final: Path) -> None:
+    draft(final, code="1")  # a browser extension has a manifest.json too
+
+
+def a_file(final: Path) -> None:
+    final.write_text("mine")
+
+
+def notes_beside_a_mixture(final: Path) -> None:
+    publish(draft(final.with_name("earlier"), x="1"), final, FACTS)
+    draft(final, model__weights="hours of work")
+    (final / "manifest.json").write_text(json.dumps({**FACTS, "files": {"x": {}}}))
+
+
+def a_link(final: Path) -> None:
+    final.with_name("elsewhere").mkdir()
+    final.symlink_to(final.with_name("elsewhere"))
+
+
+def a_folder_of_files(final: Path) -> None:
+    draft(final, thesis="1")
+    (final / "manifest.json").unlink()
+
+
+FOREIGN = [foreign_manifest, a_file, notes_beside_a_mixture, a_link, a_folder_of_files]
+
+
+@pytest.mark.parametrize("occupy", FOREIGN, ids=lambda f: f.__name__)
+def test_what_is_not_a_mixture_is_never_replaced(tmp_path, occupy):
+    (tmp_path / "out").mkdir()
+    final = tmp_path / "out/m"
+    occupy(final)
+    before = tree(tmp_path / "out")
+    with pytest.raises(InputError, match=r"output folder '.*/m' must (be|hold) "):
+        publish(draft(tmp_path / "a", x="2"), final, FACTS)
+    assert tree(tmp_path / "out") == before
+
+
+def test_an_empty_folder_is_taken(tmp_path):
+    (tmp_path / "m").mkdir()
+    assert publish(draft(tmp_path / "a", x="1"), tmp_path / "m", FACTS)
+
+
+def test_a_crash_between_the_two_renames_is_recovered(tmp_path):
+    """The old mixture was set aside and the new one had not arrived: the next publication finds it and goes on."""
+    final = tmp_path / "out/m"
+    publish(draft(tmp_path / "a", x="1"), final, FACTS)
+    shutil.move(final, final.with_name(".m.old"))
+    draft(final.with_name(".m.123.new"), x="half")
+    assert not publish(tmp_path / "a", final, FACTS), "the old one is back, and it is the same"
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["m"]
+    shutil.copytree(final, final.with_name(".m.old"))  # and a crash after the second rename
+    assert publish(draft(tmp_path / "b", x="2"), final, FACTS)
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["m"]
+    assert tree(final)["x"] == "2"
