@@ -17,32 +17,42 @@ TARGETS = 200  # rows that play the target; never in the pool
 SOURCE_TARGETS = "target.jsonl"
 
 
-def texts_of(data: Path | None, folder: Path) -> dict[str, Iterator[str]]:
-    """Source → its texts.
+def texts_of(data: Path | None, rows: int, folder: Path) -> dict[str, Iterator[str]]:
+    """Source → its texts, no two alike within the docstrings.
 
     Args:
         data: folder of the unpacked sets; None takes the docstrings of the installed packages.
+        rows: as many docstrings are enough; reading more costs minutes.
         folder: for what gathering leaves behind.
     """
-    return real_texts(data) if data else {"docstrings": _docstrings(folder)}
+    return real_texts(data) if data else {"docstrings": iter(_docstrings(rows, folder))}
 
 
-def _docstrings(folder: Path) -> Iterator[str]:
-    """Each distribution's docstrings, mixed by hash: else larger pools would hold other libraries than smaller ones."""
+def _docstrings(enough: int, folder: Path) -> list[str]:
+    """Docstrings, mixed by hash: else larger pools would hold other libraries than smaller ones."""
     from mixtura.cli.demo import write_library
     from mixtura.pipeline.work import Workers
 
     folder.mkdir(parents=True, exist_ok=True)
-    names = sorted({d.metadata["Name"] for d in distributions() if d.files})
+    names = sorted({d.metadata["Name"] for d in distributions() if d.files}, key=_mixed)
+    found, step = 0, 8
     with Workers(os.cpu_count() or 1) as workers:
-        workers.map(write_library, [(n, str(folder / f"{n}.jsonl")) for n in names])
-    texts = {json.loads(line)["text"] for path in folder.glob("*.jsonl") for line in path.open(encoding="utf-8")}
-    yield from sorted(texts, key=lambda t: hashlib.blake2b(t.encode("utf-8", "surrogatepass")).digest())
+        for at in range(0, len(names), step):
+            if found < enough:
+                found += sum(
+                    workers.map(write_library, [(n, str(folder / f"{n}.jsonl")) for n in names[at : at + step]])
+                )
+    lines = (line for path in sorted(folder.glob("*.jsonl")) for line in path.open(encoding="utf-8"))
+    return sorted({json.loads(line)["text"] for line in lines}, key=_mixed)
+
+
+def _mixed(text: str) -> bytes:
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass")).digest()
 
 
 def gather(data: Path | None, rows: int, folder: Path) -> tuple[list[str], list[dict[str, Any]]]:
     """Target texts, and at most `rows` pool rows with planted copies among them (see `dedup.corpus`)."""
-    texts = texts_of(data, folder)
+    texts = texts_of(data, rows + TARGETS, folder)
     targets = list(islice(next(iter(texts.values())), TARGETS))
     return targets, corpus(texts, rows)
 
