@@ -44,7 +44,7 @@ class InputError(MixturaError):
         self.thing, self.need, self.got, self.next_step = thing, need, got, next_step
         came = "" if got is None else f"; got {_short(got)}"
         then = f" {next_step.rstrip('.')}." if next_step else ""
-        super().__init__(f"{thing} {need}{came}.{then}")
+        super().__init__(_one_line(f"{thing} {need}{came}.{then}"))
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle by parts, so that a worker process can raise it here."""
@@ -63,6 +63,11 @@ def nearest(word: str, choices: Iterable[str]) -> str:
 
 def _again(kind: type[InputError], thing: str, need: str, got: object, next_step: str) -> InputError:
     return kind(thing, need, got=got, next_step=next_step)
+
+
+def _one_line(text: str) -> str:
+    """Names out of recipes and files may hold newlines and terminal codes; a sentence shows them, escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
 
 
 def _short(value: object, limit: int = 200) -> str:

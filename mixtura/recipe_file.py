@@ -48,6 +48,8 @@ def parse(text: str, name: str = "recipe") -> Recipe:
         _weigh(tree)
     except yaml.YAMLError as e:
         raise InputError(f"recipe {name!r}", f"must be valid YAML: {_fault(e)}") from None
+    except ValueError as e:  # a date that no calendar has, an integer of thousands of digits
+        raise InputError(f"recipe {name!r}", f"must hold values that YAML can read: {e}") from None
     except (RecursionError, _Bomb) as e:
         got = str(e) if isinstance(e, _Bomb) else "endless nesting"
         raise InputError(f"recipe {name!r}", "must not expand its aliases without end", got=got) from None

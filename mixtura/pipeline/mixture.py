@@ -237,9 +237,12 @@ def check_output(final: Path) -> None:
     Raises:
         InputError: it is no earlier mixture, or holds files that are not the mixture's (a model, notes).
     """
+    thing, step = f"output folder {str(final)!r}", "Name another folder under output, or empty this one"
+    above = next(p for p in final.parents if os.path.lexists(p))
+    if not (above.is_dir() and os.access(above, os.W_OK)):
+        raise InputError(thing, "must lie in a folder that can be written", got=str(above), next_step=step)
     if not os.path.lexists(final):
         return
-    thing, step = f"output folder {str(final)!r}", "Name another folder under output, or empty this one"
     if final.is_symlink() or not final.is_dir():
         raise InputError(thing, "must be a folder, or new", next_step="Name another folder under output")
     names = (p.relative_to(final).as_posix() for p in final.rglob("*") if not p.is_dir())
