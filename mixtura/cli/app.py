@@ -149,10 +149,10 @@ def serve(
     from mixtura.flows.prefect_env import prepare_to_serve
 
     prepare_to_serve()
-    from mixtura.flows.curate import curate_file
+    from mixtura.flows.curate import serve as serving
 
     console.print(f"serving {loaded.name!r} at {cron!r}; stop with Ctrl-C")
-    curate_file.serve(name=loaded.name, cron=cron, limit=limit, parameters={"path": str(recipe.resolve())})
+    serving(recipe.resolve(), loaded.name, cron, limit)
 
 
 def main() -> None:

@@ -4,18 +4,21 @@ prefect deploy --all          registers the deployments of prefect.yaml
 mixtura run RECIPE            runs the flow here, with the embedded server or the one that PREFECT_API_URL names
 """
 
-from __future__ import annotations
+# no `from __future__ import annotations`: a served flow is pickled, and its annotations must travel as types
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
+from prefect.settings import get_current_settings
+from prefect.types.entrypoint import EntrypointType
 from prefect.utilities.annotations import quote
 
 from mixtura import recipe_file
-from mixtura.errors import MixturaError
+from mixtura.errors import InputError, MixturaError
 from mixtura.flows.telling import teller
 from mixtura.pipeline.summary import Summary
 from mixtura.recipe import Recipe
@@ -60,6 +63,24 @@ def curate_file(path: str, settings: Settings | None = None) -> dict[str, Any]:
         settings: how to run; by default beside the recipe.
     """
     return curate(recipe_file.load(path), settings or Settings(base=str(recipe_file.base_of(path))))
+
+
+def serve(path: Path, name: str, cron: str, limit: int) -> None:
+    """Run a recipe file whenever `cron` says, `limit` runs at once at most, until stopped.
+
+    Raises:
+        InputError: there is no Prefect server to hold the schedule.
+    """
+    if not get_current_settings().api.url:
+        step = "Start one with `prefect server start`, and set PREFECT_API_URL to what it prints"
+        raise InputError("mixtura serve", "needs a Prefect server, which holds the schedule", next_step=step)
+    curate_file.serve(
+        name=name,
+        cron=cron,
+        limit=limit,
+        parameters={"path": str(path)},
+        entrypoint_type=EntrypointType.MODULE_PATH,  # a file would be loaded alone, without its package
+    )
 
 
 def _as_task(name: str, stage: Callable[..., Any], *inputs: Any) -> Any:

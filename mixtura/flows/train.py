@@ -1,6 +1,6 @@
 """Training as a Prefect flow: the bundled trainer on a mixture."""
 
-from __future__ import annotations
+# no `from __future__ import annotations`: a served flow is pickled, and its annotations must travel as types
 
 from pathlib import Path
 from typing import Any

@@ -43,6 +43,15 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(project, clean_env):
     assert "Traceback" not in done.stdout
 
 
+def test_serve_without_a_server_says_how_to_get_one(project, clean_env):
+    done = subprocess.run(
+        [BIN / "mixtura", "serve", project], env=clean_env, capture_output=True, text=True, timeout=PATIENCE
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("error mixtura serve needs a Prefect server")
+    assert "prefect server start" in done.stderr
+
+
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for the server's process in /proc")
 def test_a_killed_run_leaves_no_server(project, clean_env, tmp_path):
     run = Process("run", ["mixtura", "run", str(project)], clean_env, tmp_path)
