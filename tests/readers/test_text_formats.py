@@ -194,6 +194,9 @@ def test_plain_text_of_another_encoding():
     assert values(read("plain_text", raw, {"encoding": "cp1252"})) == [{"text": text}]
     assert values(read("plain_text", raw, {"encoding": "auto"})) == [{"text": text}]
     assert errors(read("plain_text", b"a\0b")) == ["nul"]
+    for codec in ("zlib", "hex", "no-such"):
+        with pytest.raises(ValueError, match="must be 'auto' or a Python codec"):
+            read("plain_text", raw, {"encoding": codec})
 
 
 @given(st.lists(st.text(st.characters(exclude_characters="\0", codec="utf-8"), min_size=1), max_size=6))

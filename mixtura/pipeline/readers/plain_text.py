@@ -34,7 +34,7 @@ class Options(Spec):
     def _known(cls, value: str | None) -> str | None:
         if value not in (None, "auto"):
             try:
-                codecs.lookup(value)
+                "a".encode(value)  # finds the codec, and refuses those that make no text, such as zlib
             except LookupError as e:
                 raise ValueError(f"must be 'auto' or a Python codec; got {value!r}") from e
         return value
