@@ -8,8 +8,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from types import TracebackType
 from typing import Any, TypeVar
+
+from mixtura.errors import MixturaError
 
 J = TypeVar("J")
 R = TypeVar("R")
@@ -47,6 +50,9 @@ class Workers:
 
         Returns:
             Results in the order of `jobs`.
+
+        Raises:
+            MixturaError: a worker was killed from outside; and whatever `function` raises.
         """
         results: dict[int, R] = {}
         alone = self.count <= 1 or len(jobs) <= 1
@@ -68,6 +74,10 @@ class Workers:
                     return
                 for future in wait(waiting, return_when=FIRST_COMPLETED).done:
                     yield waiting.pop(future), future.result()
+        except BrokenProcessPool as e:
+            self._pool = None
+            step = "Run it again with fewer --workers or --shard-rows: what is done is reused"
+            raise MixturaError(f"A worker process was killed, most often for want of memory. {step}.") from e
         finally:
             for future in waiting:
                 future.cancel()
