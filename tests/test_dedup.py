@@ -274,6 +274,7 @@ def test_copies_are_found_among_many_rows_of_one_template(tmp_path: Path) -> Non
 
 
 def test_a_crowd_beyond_the_limit_is_counted_not_hidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lsh, "WHOLE", 64)
     monkeypatch.setattr(lsh, "PER_NODE", 1)
     texts = [" ".join(w) for w in template(300, common=60, own=8)]  # J of any two: 56 / 72 = 0.78, just below 0.8
     _, dropped, made = pool_of(tmp_path, rows_of(texts), Clean())

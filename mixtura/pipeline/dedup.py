@@ -240,7 +240,7 @@ def find_copies(scratch: Path, shards: Sequence[Artefact], keys: Keys, clean: Cl
     survivor[alive[gone]] = alive[roots[gone]]
     copies.near[alive[gone]] = True
     copies.similarity[alive[gone]] = sets.jaccard(gone, roots[gone])
-    scratch.unlink()
+    sets.remove()
     return replace(copies, compared=found.compared, unverified=found.unverified)
 
 

@@ -7,7 +7,7 @@ nothing depends on how rows came. Memory holds one band at a time; shingle sets 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from scipy.sparse import coo_array
@@ -16,7 +16,7 @@ from scipy.sparse.csgraph import connected_components
 from mixtura.pipeline.shingle_file import ShingleFile
 from mixtura.pipeline.tokens import ranges
 
-WHOLE = 64  # nodes of a bucket up to which every pair is compared; a larger one is crowded
+WHOLE = 256  # nodes of a bucket up to which every pair is compared; a larger one is crowded
 PER_NODE = 32  # comparisons per node of a band's crowded buckets, at most: cost stays linear in rows
 
 
@@ -49,11 +49,24 @@ class Forest:
 
 @dataclass
 class Found:
-    """Components, pairs compared, and pairs of crowded buckets left `unverified` by the limit (once per bucket)."""
+    """Components, pairs compared, and pairs of crowded buckets left `unverified` by the limit (once per bucket).
+
+    decided: per band done, u32[n]: the bucket of each node in which all pairs were compared; 0 where there was none.
+        A pair that met in such a bucket is not compared again: rows of one template meet in many bands.
+    """
 
     forest: Forest
     compared: int = 0
     unverified: int = 0
+    decided: list[np.ndarray] = field(default_factory=list)
+
+    def new(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """bool[k]: pairs that no earlier band decided."""
+        fresh = np.ones(len(a), dtype=bool)
+        for bucket in self.decided:
+            mine = bucket[a]
+            fresh &= (mine != bucket[b]) | (mine == 0)
+        return fresh
 
 
 def candidates(n: int, bands: int, band: Callable[[int], np.ndarray]) -> np.ndarray:
@@ -86,6 +99,7 @@ def components(nodes: np.ndarray, bands: int, band: Callable[[int], np.ndarray],
         for members, start, end in _buckets(band(b)[nodes], nodes):
             crowded = end - start > WHOLE
             _compare(members, start[~crowded], end[~crowded], sets, t, found)
+            found.decided.append(_numbered(len(sets.size), members, start[~crowded], end[~crowded]))
             if crowded.any():
                 _part_crowd(members, start[crowded], end[crowded], sets, t, found)
         sets.forget()
@@ -157,6 +171,7 @@ def _compare(
         a, b = np.repeat(members[start + done], size), members[ranges(start + done + 1, size)]
         small, large = np.minimum(sets.size[a], sets.size[b]), np.maximum(sets.size[a], sets.size[b])
         ask = (found.forest.find(a) != found.forest.find(b)) & (small >= t * large)
+        ask[ask] = found.new(a[ask], b[ask])
         a, b = np.divmod(np.unique(a[ask] * len(sets.size) + b[ask]), len(sets.size))
         if limit is not None and len(a) > limit - found.compared:
             found.unverified += len(a) - (limit - found.compared)
@@ -167,6 +182,14 @@ def _compare(
         done += 1
     if limit is not None:
         found.unverified += _apart(found.forest.find(members), start + done, np.maximum(end, start + done))
+
+
+def _numbered(n: int, members: np.ndarray, start: np.ndarray, end: np.ndarray) -> np.ndarray:
+    """u32[n]: the number of each node's bucket, from 1; 0 where it is in none."""
+    size = end - start
+    number = np.zeros(n, dtype=np.uint32)
+    number[members[ranges(start, size)]] = np.repeat(np.arange(1, len(size) + 1, dtype=np.uint32), size)
+    return number
 
 
 def _apart(roots: np.ndarray, start: np.ndarray, end: np.ndarray) -> int:
