@@ -15,9 +15,10 @@ from mixtura.stages.plan import Plan, Settings
 
 pytestmark = [
     # TRL 1.16 uses names that transformers 5.23 deprecates
-    pytest.mark.filterwarnings("ignore:`(is_)?gradient_checkpointing` is deprecated:FutureWarning"),
-    # mlcroissant 1.1 uses a class that rdflib 7 deprecates
+    pytest.mark.filterwarnings(r"ignore:`\w*gradient_checkpointing\w*` is deprecated:FutureWarning"),
+    # mlcroissant 1.1 uses what rdflib 7 and pandas 3.1 deprecate
     pytest.mark.filterwarnings("ignore:ConjunctiveGraph is deprecated:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:The inplace keyword in DataFrame.reset_index:DeprecationWarning"),
 ]
 
 TEXT, MESSAGES, PREFERENCE = "text", "messages", "preference"
