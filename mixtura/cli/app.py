@@ -92,7 +92,9 @@ def show(mixture: MixturePath) -> None:
 
 
 @app.command()
-def why(mixture: MixturePath, row: Annotated[str, typer.Argument(help="A row's id, or the beginning of it.")]) -> None:
+def why(
+    mixture: MixturePath, row: Annotated[str, typer.Argument(help="A row's id or its beginning, or FILE@OFFSET.")]
+) -> None:
     """Print a record's life: from its file and offset to its split, or to what removed it."""
     from mixtura.cli import inspect_mixture
 

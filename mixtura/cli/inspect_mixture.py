@@ -41,18 +41,30 @@ def show(mixture: Path) -> None:
 
 
 def why(mixture: Path, row: str) -> None:
-    """Print every record of the ledger whose id begins so."""
+    """Print every record of the ledger whose id begins so, or the one at `FILE@OFFSET`, which finds quarantine too.
+
+    Raises:
+        InputError: no record is meant, or more than can be read.
+    """
     summary = summary_of(mixture)
-    ledger = pl.scan_parquet(mixture / "ledger.parquet")
-    matches = pl.col("id").str.starts_with(row) | pl.col("raw_id").str.starts_with(row)
-    found = ledger.filter(matches).collect() if row else ledger.head(0).collect()
+    found = pl.scan_parquet(mixture / "ledger.parquet").filter(_meant(row)).collect()
     if not found.height:
-        step = "Ids are in the mixture's column id and in ledger.parquet"
+        step = "Ids are in the mixture's column id and in ledger.parquet; FILE@OFFSET names a record by its place"
         raise InputError(f"mixture {summary.name!r}", "must hold a record with this id", got=row, next_step=step)
     if (ids := found["raw_id"].n_unique()) > 20:
         raise InputError("row id", f"must name fewer records: {ids:,} begin so", got=row, next_step="Give more digits")
     for record in found.sort(pl.col("fate") != "written", "source", "file", "offset").iter_rows(named=True):
         _tell(record, mixture)
+
+
+def _meant(row: str) -> pl.Expr:
+    """Which records a user's word means."""
+    file, at, offset = row.rpartition("@")
+    if at and offset.isdigit():
+        return (pl.col("file") == file) & (pl.col("offset") == int(offset))
+    if not row:
+        return pl.lit(False)
+    return pl.col("id").str.starts_with(row) | pl.col("raw_id").str.starts_with(row)
 
 
 def summary_of(mixture: Path) -> Summary:
