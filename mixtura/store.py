@@ -19,7 +19,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
+from importlib.util import find_spec, resolve_name
 from pathlib import Path
 from typing import Any
 
@@ -226,9 +226,10 @@ def sync_folder(folder: Path) -> None:
 
 @cache
 def code_version(module: str, libraries: tuple[str, ...] = ()) -> str:
-    """Digest of a module's source, of every Mixtura module it imports (however far), and of named libraries' versions.
+    """Digest of a module's source, of all that it imports of Mixtura and of its own package, and of named libraries.
 
-    Read from source by `ast`, nothing is imported: a helper that changes changes the key of all that use it.
+    Read from source by `ast`, nothing is imported: a helper that changes changes the key of all that use it, in a
+    user's plug-in too. Of libraries, the version counts.
     """
     seen: dict[str, str] = {}
     _collect(module, seen)
@@ -237,24 +238,26 @@ def code_version(module: str, libraries: tuple[str, ...] = ()) -> str:
 
 def _collect(module: str, seen: dict[str, str]) -> None:
     spec = find_spec(module) if module not in seen else None
-    if spec is None or spec.origin is None:
+    if spec is None or spec.origin is None or not spec.has_location:
         return
     source = Path(spec.origin).read_bytes()
     seen[module] = hashlib.sha256(source).hexdigest()
-    for name in sorted(_imports(source)):
-        _collect(name, seen)
+    if spec.origin.endswith(".py"):
+        for name in sorted(_imports(source, spec.parent or "", module.partition(".")[0])):
+            _collect(name, seen)
 
 
 @cache
-def _imports(source: bytes) -> frozenset[str]:
-    """Mixtura modules named by a file's imports, `from package import module` included; each file is parsed once."""
+def _imports(source: bytes, parent: str, top: str) -> frozenset[str]:
+    """Modules of Mixtura and of the package `top` that a file in the package `parent` imports; parsed once."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             found.update(a.name for a in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            found.update([node.module, *(f"{node.module}.{a.name}" for a in node.names)])
-    return frozenset(n for n in found if n.startswith("mixtura.") and _is_module(n))
+        elif isinstance(node, ast.ImportFrom):
+            name = resolve_name("." * node.level + (node.module or ""), parent) if node.level else node.module or ""
+            found.update([name, *(f"{name}.{a.name}" for a in node.names)])
+    return frozenset(n for n in found if n.partition(".")[0] in ("mixtura", top) and n != "mixtura" and _is_module(n))
 
 
 def _is_module(name: str) -> bool:

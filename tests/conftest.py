@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -24,3 +25,12 @@ def store(tmp_path: Path):
     from mixtura.store import Store
 
     return Store(tmp_path / "store")
+
+
+@pytest.fixture(scope="session")
+def clean_env(tmp_path_factory) -> dict[str, str]:
+    """Environment for commands: nothing of Prefect's but a home, which those tests share that run in its group."""
+    scripts = Path(sys.executable).parent
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "MIXTURA_"))}
+    extra = {"PREFECT_HOME": str(tmp_path_factory.mktemp("prefect")), "OMP_NUM_THREADS": "1", "COLUMNS": "120"}
+    return env | extra | {"PATH": f"{scripts}{os.pathsep}{env.get('PATH', '')}"}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
 import subprocess
 import urllib.error
@@ -12,14 +11,6 @@ from pathlib import Path
 
 import pytest
 from live import BIN, PATIENCE, RECIPE, ROOT, Process, Server, until
-
-
-@pytest.fixture(scope="session")
-def clean_env(tmp_path_factory) -> dict[str, str]:
-    """This environment, without anything of Prefect's, and with a home of its own."""
-    env = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "MIXTURA_"))}
-    extra = {"PREFECT_HOME": str(tmp_path_factory.mktemp("prefect")), "OMP_NUM_THREADS": "1", "COLUMNS": "120"}
-    return env | extra | {"PATH": f"{BIN}{os.pathsep}{env.get('PATH', '')}"}
 
 
 @pytest.fixture(scope="session")
