@@ -7,7 +7,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mixtura.errors import CountError
@@ -128,6 +128,7 @@ RECORD = st.sampled_from(["clean", "near-duplicate", "written", "over-weight", "
 
 
 @given(shards=st.lists(st.lists(RECORD, max_size=6), max_size=4), broken=st.integers(0, 3))
+@settings(max_examples=30)
 def test_every_record_has_exactly_one_entry(tmp_path_factory, shards, broken):
     """Whatever the mix of ends and however it is cut into shards: counted fates are the planted ones, in order."""
     folder = tmp_path_factory.mktemp("law")

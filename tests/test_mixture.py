@@ -9,7 +9,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 from corpora import row, rows_of, turns
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mixtura.errors import InputError, StoreError
@@ -78,6 +78,7 @@ def test_preference_keeps_role_and_content_only():
 
 
 @given(st.lists(st.text(min_size=1), min_size=1, max_size=6))
+@settings(max_examples=30)
 def test_no_word_of_a_conversation_is_lost_in_text(words):
     (made,) = content("text", row(messages=turns(*words)))
     roles = ["User", "Assistant"] * 3

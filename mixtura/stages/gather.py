@@ -149,7 +149,17 @@ def _unique(
     ]  # fmt: skip
     rows = plan.map(stage, deduping.pool_shard, jobs)
     parts = [Part(s, a, str(found.file(n)), r) for (s, a), n, r in zip(shards, names, rows, strict=True)]
+    if not plan.recipe.clean.exact_dedup:
+        _check_ids(parts)
     return parts, found
+
+
+def _check_ids(parts: list[Part]) -> None:
+    """Without exact dedup equal rows may be left, which no score, pick or ledger entry could tell apart."""
+    ids = pl.concat([pl.read_parquet(p.path, columns=["id"]) for p in parts])["id"]
+    if twice := len(ids) - ids.n_unique():
+        need, step = "can be false only where no two rows are equal", "Set it to true, or leave it out"
+        raise InputError("clean.exact_dedup", need, got=f"{twice:,} copies", next_step=step)
 
 
 def _draw(plan: Plan, stage: Any, name: str, units: list[Unit]) -> Drawn:

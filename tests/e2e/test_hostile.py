@@ -395,6 +395,12 @@ def test_names_that_are_no_words(base, name, monkeypatch, capsys):
         refused(base.parent, write_recipe(base, **tree), "", monkeypatch, capsys)
 
 
+def test_equal_rows_without_exact_dedup(base, monkeypatch, capsys):
+    write(base / "data/two.jsonl", GOOD[0] + b"\n" + GOOD[0])
+    recipe = write_recipe(base, sources={"s": {"files": "data/two.jsonl"}}, clean={**CLEAN, "exact_dedup": False})
+    refused(base.parent, recipe, "clean.exact_dedup can be false only where no two", monkeypatch, capsys)
+
+
 def test_a_pipe_and_a_folder_of_nothing(base, monkeypatch, capsys):
     os.mkfifo(base / "data.jsonl")
     (base / "hollow").mkdir()

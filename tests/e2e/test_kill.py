@@ -157,13 +157,16 @@ def test_killed_by_the_clock_with_two_workers(tmp_path, whole, capsys):
     words = corpus.command("run", recipe, "--plain", "--workers", "2", "--shard-rows", str(SHARD_ROWS))
     rng = random.Random(3)
     told: list[str] = []
-    for lines in (0, 1, 4):  # after so many stages are done, and a while
-        delay = rng.uniform(0.0, 0.4) + (3.0 if lines == 0 else 0.0)
+    for stages in (0, 3):  # after so many stages are done and the workers live, and a while
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         run = subprocess.Popen(words, text=True, env=corpus.quick_environment(), **pipes)
         assert run.stdout is not None
-        for _ in range(lines):
+        for _ in range(stages):
             assert run.stdout.readline().startswith("✓")
+        while len(_descendants(run.pid)) < 2:
+            assert run.poll() is None, "it ended before it had workers"
+            time.sleep(0.05)
+        delay = rng.uniform(0.0, 1.0)
         time.sleep(delay)
         children = _descendants(run.pid)
         run.kill()
@@ -173,7 +176,7 @@ def test_killed_by_the_clock_with_two_workers(tmp_path, whole, capsys):
             assert time.monotonic() < deadline, f"{len(alive)} workers outlive their parent"
             time.sleep(0.1)
         run.communicate()
-        told.append(f"{lines} stages + {delay:.2f} s with {len(children)} children")
+        told.append(f"{stages} stages and {delay:.2f} s with {len(children)} children")
         if (tmp_path / ".mixtura").exists():
             assert not corpus.partial(tmp_path / ".mixtura", [tmp_path / "mixtures/small"]), told
     done = corpus.mixtura(*words[3:])
