@@ -97,7 +97,8 @@ def _tell(record: dict[str, Any], mixture: Path) -> None:
         console.print(f"  picked      by {record['selection']}, rank {record['rank']:,}")
     if record["fate"] == "written":
         console.print(f"  written     to {record['split']}")
-        _account(record, mixture)
+        if record["selection"]:  # a target row was never scored
+            _account(record, mixture)
     else:
         detail = f" ({record['detail']})" if record["detail"] else ""
         console.print(f"  ended       at {record['stage']}: {record['reason']}{detail}")
