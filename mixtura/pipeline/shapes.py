@@ -151,7 +151,8 @@ class _Field:
         try:
             if self.plain:
                 return value[self.columns[0]]
-            return self.template % tuple([_inserted(value[c]) for c in self.columns])
+            found = [value[c] for c in self.columns]
+            return self.template % tuple([v if type(v) is str else _inserted(v) for v in found])
         except KeyError as e:
             missing = str(e.args[0])
             advice = nearest(missing, value)
@@ -168,6 +169,8 @@ class _Field:
         if blank and self.plain and value.get(self.columns[0]) is None:
             return ""
         found = self.get(value)
+        if type(found) is str:
+            return found
         if isinstance(found, bool | int | float) and blank:
             return _inserted(found)
         return text_of(found, self.key)

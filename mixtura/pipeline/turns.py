@@ -41,8 +41,11 @@ def text_of(value: Any, key: str = "the value") -> str:
         return value
     if value is None:
         raise Misfit("null", f"{key} is null where others of its file have text")
-    if isinstance(value, list) and all(isinstance(v, str) for v in value):
-        return "\n".join(value)
+    try:
+        if isinstance(value, list):
+            return "\n".join(value)
+    except TypeError:
+        pass  # not only texts
     raise Misfit("wrong-type", f"{key} must be text; the record has {type(value).__name__}")
 
 
