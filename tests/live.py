@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -79,11 +80,19 @@ class Server:
         self.url, self.env, self.folder = url, env, folder
 
     def api(self, path: str, body: object = None) -> Any:
-        """The JSON that a GET answers, or a POST where there is a body."""
+        """The JSON that a GET answers, or a POST where there is a body; 503 asks to try again, as Prefect's does."""
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(f"{self.url}{path}", data, {"content-type": "application/json"})
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            return json.load(answer)
+        for attempt in range(6):
+            try:
+                with urllib.request.urlopen(request, timeout=30) as answer:
+                    return json.load(answer)
+            except urllib.error.HTTPError as e:
+                if e.code != 503 or attempt == 5:
+                    raise
+                e.close()
+                time.sleep(1 + attempt)
+        raise AssertionError("unreachable")
 
     def deployment(self, name: str) -> dict[str, Any]:
         return self.api(f"/deployments/name/{name}")
@@ -98,6 +107,11 @@ class Server:
         ends = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
         state = lambda: self.api(f"/flow_runs/{run}")["state"]  # noqa: E731
         return until(lambda: s if (s := state())["type"] in ends else None, f"flow run {run} ends")
+
+    def log(self, run: str, last: str = "Finished in state") -> str:
+        """The run's log, a line each, once a line with `last` is in it: lines arrive a little after the state does."""
+        lines = lambda: "\n".join(r["message"] for r in self.of("logs", run))  # noqa: E731
+        return until(lambda: text if last in (text := lines()) else None, f"the log says {last!r}", seconds=60)
 
     def runs(self, flow: str) -> list[dict[str, Any]]:
         return self.api("/flow_runs/filter", {"flows": {"name": {"any_": [flow]}}})

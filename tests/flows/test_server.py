@@ -63,7 +63,7 @@ def test_deployments_run_to_completion_with_their_artifacts(deployed, project, t
     by_form = deployed.start("curate/curate", {"recipe": typed, "settings": {"base": str(tmp_path), "workers": 1}})
     for run, name in ((by_file, "tiny"), (by_form, "typed")):
         state = deployed.finished(run)
-        assert state["type"] == "COMPLETED", f"{state}\n{_log(deployed, run)}"
+        assert state["type"] == "COMPLETED", f"{state}\n{deployed.log(run)}"
         artifacts = {a["key"]: a for a in deployed.of("artifacts", run) if a["key"]}
         card, stages = artifacts[f"{name}-card"], artifacts[f"{name}-stages"]
         assert card["type"] == "markdown"
@@ -78,7 +78,7 @@ def test_deployments_run_to_completion_with_their_artifacts(deployed, project, t
 
 def _is_readable(server, run):
     """The log of a good run: one line of ours per stage, nothing that alarms."""
-    lines = [r["message"] for r in server.of("logs", run)]
+    lines = server.log(run, "write: 8 rows").splitlines()
     ours = [line for line in lines if "reused" in line]
     assert [line.split(":")[0] for line in sorted(ours)] == sorted(STAGES)
     assert any(re.fullmatch(r"ingest: 20 records read from 1 files \(reused \d, computed \d\)", n) for n in ours)
@@ -92,9 +92,7 @@ def test_a_failing_recipe_fails_with_one_sentence(deployed, project):
     state = deployed.finished(run)
     assert state["type"] == "FAILED"
     assert "sources.notes.files must match at least one file" in state["message"]
-    log = _log(deployed, run)
-    assert "sources.notes.files must match at least one file" in log
-    assert "Traceback" not in log
+    assert "Traceback" not in deployed.log(run, "sources.notes.files must match at least one file")
 
 
 def test_an_impossible_recipe_is_refused_before_a_run_is_made(deployed):
@@ -118,7 +116,7 @@ def test_a_run_from_the_command_line_shows_on_the_server(server, project):
     assert len(runs) == before + 1
     run = max(runs, key=lambda r: r["created"])
     assert run["state"]["type"] == "COMPLETED"
-    assert "write: 8 rows" in _log(server, run["id"]), "the server has the log too"
+    assert server.log(run["id"], "write: 8 rows"), "the server has the log too"
 
 
 def test_serve_registers_a_schedule_until_it_is_stopped(server, project, tmp_path):
@@ -136,13 +134,9 @@ def test_serve_registers_a_schedule_until_it_is_stopped(server, project, tmp_pat
         assert "stop with Ctrl-C" in serving.output
         run = server.start("curate-file/tiny", {})
         assert server.finished(run)["type"] == "COMPLETED", serving.output
-        assert "write: 8 rows" in _log(server, run)
+        assert server.log(run, "write: 8 rows")
         assert serving.interrupt() == 0, serving.output
     finally:
         serving.stop()
     assert "Traceback" not in serving.output
     assert server.deployment("curate-file/tiny")["paused"], "what falls due now must not pile up"
-
-
-def _log(server, run):
-    return "\n".join(r["message"] for r in server.of("logs", run))
