@@ -30,7 +30,10 @@ class Spec(BaseModel):
 
 @dataclass(frozen=True)
 class Needs:
-    """What a selector reads; checked before any work."""
+    """What a selector reads, and all that it is given; checked before any work.
+
+    columns: of `rows.ROW`, or `plain`, which is `rows.plain_text`; `id` is always there.
+    """
 
     vectors: bool = False
     target: bool = False
@@ -41,7 +44,7 @@ class Needs:
 class Shard:
     """Rows with their vectors, in one order.
 
-    rows: columns `id, source, text, messages, tokens, task, language, plain` (`plain` is `rows.plain_text`).
+    rows: `id` and the columns that the selector's `needs` names.
     vectors: f32[n, d], unit L2 norm, or None where the selector does not need them.
     """
 

@@ -12,12 +12,12 @@ import polars as pl
 from mixtura import registry
 from mixtura.errors import MixturaError
 from mixtura.pipeline import tables
-from mixtura.pipeline.contract import Fitted, Shard
+from mixtura.pipeline.contract import Fitted, Needs, Shard
 from mixtura.pipeline.embed import read_vectors
-from mixtura.rows import plain_text
+from mixtura.rows import ROW, plain_text
 from mixtura.store import Artefact, Store, code_version
 
-READS = ["id", "source", "text", "messages", "chosen", "tokens", "task", "language"]
+PLAIN = ("text", "messages", "chosen")  # what `plain` is made of
 
 
 @dataclass(frozen=True)
@@ -57,10 +57,12 @@ class Rows:
         """What an artefact made from it depends on."""
         return [self.rows_digest, self.vectors_digest]
 
-    def read(self) -> Shard:
-        """The shard in memory."""
-        rows = pl.read_parquet(self.rows, columns=READS)
-        rows = rows.with_columns(plain_text(rows))
+    def read(self, needs: Needs) -> Shard:
+        """The shard in memory: ids and what the selector needs. Text is most of a pool, and few selectors read it."""
+        wanted = {"id", *needs.columns, *(PLAIN if "plain" in needs.columns else ())}
+        rows = pl.read_parquet(self.rows, columns=[n for n in ROW.names if n in wanted])
+        if "plain" in needs.columns:
+            rows = rows.with_columns(plain_text(rows))
         return Shard(rows, None if self.vectors is None else self._vectors(rows["id"]))
 
     def _vectors(self, ids: pl.Series) -> np.ndarray:
@@ -77,11 +79,12 @@ def fit(
     """Fit a selector; the artefact `fitted` holds what it learned, and its facts."""
 
     def write(folder: Path) -> dict[str, Any]:
+        needs = selected.selector.needs
         fitted = selected.selector.fit(
             selected.spec,
-            sample=sample.read(),
-            target=target and target.read(),
-            reference=reference and reference.read(),
+            sample=sample.read(needs),
+            target=target and target.read(needs),
+            reference=reference and reference.read(needs),
             seed=seed,
         )
         fitted.save(folder)
@@ -111,7 +114,7 @@ def score_shard(job: ScoreJob) -> Artefact:
     """
 
     def write(folder: Path) -> dict[str, Any]:
-        shard = job.shard.read()
+        shard = job.shard.read(job.selected.selector.needs)
         scores = job.selected.selector.score(job.selected.spec, Fitted.load(Path(job.fitted)), shard)
         _check(job.selected.word, shard, scores)
         tables.write(folder / "scores.parquet", scores)
