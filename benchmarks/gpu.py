@@ -1,6 +1,6 @@
 """CPU against GPU: the same answers, and how fast each is. `benchmarks/gpu.sh` runs it with the tests that need a GPU.
 
-    python -m benchmarks.gpu [--data DIR] [--rows 20000] [--model FOLDER] [--steps 100]
+    python -m benchmarks.gpu [--data DIR] [--rows 5000] [--model FOLDER] [--steps 100] [--index-rows 200000]
 
 Without `--model` the encoder is a BERT of MiniLM's size (6 layers of 384) with random weights: its speed is that of a
 trained one. Without a GPU both sides are the CPU, which tries the code. Ends with exit code 1 where a check fails; the
@@ -29,6 +29,7 @@ from mixtura.pipeline.index import Index
 from mixtura.pipeline.transport import median_cost, soft_distances, solve_prices
 from mixtura.recipe import Embed, TinyModel, Train
 from mixtura.trainer import prepare_tiny, train
+from mixtura.trainer.model import quiet
 
 R = TypeVar("R")
 COSINE_TOLERANCE = 0.01  # bf16 keeps 8 bits: the bound that embed/sentence.py states
@@ -87,7 +88,7 @@ def compare_encoders(figures: Figures, model: Path, texts: Sequence[str]) -> dic
 
 
 def compare_index(figures: Figures, vectors: np.ndarray, k: int = 10) -> None:
-    """Exact search must give the same positions and bits on both devices."""
+    """Exact search must give the same positions and bits on both devices; queries are the first rows themselves."""
     queries, answers = vectors[:1_000], []
     for side, device in (("cpu", "cpu"), ("gpu", "auto")):
         index = Index(vectors, device=device)
@@ -131,6 +132,12 @@ def compare_trainers(figures: Figures, texts: Sequence[str], folder: Path, tiny:
     figures.check("train_loss_difference", gap := abs(after[0] - after[1]), gap <= LOSS_TOLERANCE)
 
 
+def random_units(n: int, d: int) -> np.ndarray:
+    """f32[n, d], unit L2 norm."""
+    vectors = np.random.default_rng(0).standard_normal((n, d), np.float32)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
 def random_encoder(texts: Sequence[str], folder: Path, *, layers: int = 6, width: int = 384) -> Path:
     """A sentence-transformers model with random weights and a WordPiece tokenizer trained on the texts."""
     from sentence_transformers import SentenceTransformer
@@ -167,21 +174,24 @@ def main() -> int:
     """Parse the command line and run; the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder of the unpacked real data; else docstrings")
-    parser.add_argument("--rows", type=int, default=20_000)
+    parser.add_argument("--rows", type=int, default=5_000, help="texts that both devices embed")
     parser.add_argument("--model", type=Path, help="folder of a sentence-transformers model")
     parser.add_argument("--steps", type=int, default=100, help="of the trainer")
+    parser.add_argument("--index-rows", type=int, default=200_000, help="random unit vectors beside them in the index")
     parser.add_argument("--layers", type=int, default=6, help="of the random encoder and of the trained model")
     given = parser.parse_args()
     figures = Figures()
     name = torch.cuda.get_device_name() if torch.cuda.is_available() else "none: the CPU stands in"
     figures.note("gpu", name)
-    with tempfile.TemporaryDirectory() as inside:
+    with tempfile.TemporaryDirectory() as inside, quiet():
         folder = Path(inside)
         targets, rows = gather(given.data, given.rows, folder / "texts")
         texts = [*targets, *(r["text"] for r in rows)]
         model = given.model or random_encoder(texts, folder / "encoder", layers=given.layers)
         vectors = compare_encoders(figures, model, texts)
-        compare_index(figures, vectors["cpu"])
+        compare_index(
+            figures, np.concatenate([vectors["cpu"], random_units(given.index_rows, vectors["cpu"].shape[1])])
+        )
         compare_picks(figures, vectors, len(targets))
         tiny = TinyModel(layers=given.layers, width=384, heads=6, vocabulary=4_096)
         compare_trainers(figures, texts[:5_000], folder, tiny, given.steps)

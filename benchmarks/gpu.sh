@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # On a machine with a GPU: the tests that need one, then CPU against GPU for encoder, index and trainer.
 #
-#   make install && benchmarks/gpu.sh [--data DIR] [--rows 20000] [--model FOLDER]
+#   make install && benchmarks/gpu.sh [--data DIR] [--rows 5000] [--model FOLDER]
 #
 # Takes a few minutes; most of them are the CPU's share. The last line is one JSON object; exit code 1: a check failed.
 # The index runs on the GPU where faiss has one: pip install faiss-gpu-cu12 (or faiss-cuda) instead of faiss-cpu.
