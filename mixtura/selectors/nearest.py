@@ -18,7 +18,7 @@ class Spec(contract.Spec):
     """Options of nearest."""
 
     epsilon: Positive = Field(
-        0.03,
+        0.1,
         description="Softness, in units of the median cost of sample and target: near 0 only the very nearest target "
         "counts, higher prefers rows with many targets near.",
     )

@@ -26,7 +26,7 @@ class Spec(contract.Spec):
     """Options of nudge."""
 
     epsilon: Positive = Field(
-        0.03,
+        0.1,
         description="Entropy, in units of the median cost of reference and target: lower follows single targets more "
         "closely and takes more iterations, higher blurs targets together.",
     )
