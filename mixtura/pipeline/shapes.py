@@ -99,7 +99,8 @@ def shape_of(spec: Source, first: Sequence[Value], name: str) -> Shape:
 
 def _mapped_content(fields: Mapping[str, _Field]) -> Shape:
     if "text" in fields:
-        return lambda value: {"text": fields["text"].text(value)}
+        text = fields["text"].text
+        return lambda value: {"text": text(value)}
     tools = fields.get("tools")
 
     def content(value: Value) -> dict[str, Any]:
@@ -169,7 +170,7 @@ class _Field:
         if blank and self.plain and value.get(self.columns[0]) is None:
             return ""
         found = self.get(value)
-        if type(found) is str:
+        if type(found) is str:  # nearly always
             return found
         if isinstance(found, bool | int | float) and blank:
             return _inserted(found)
@@ -301,7 +302,9 @@ def _tools(tools: Any) -> str | None:
 
 
 def _meta(value: Value, used: frozenset[str]) -> str | None:
-    rest = {k: v for k, v in value.items() if k not in used}
+    rest = dict(value)
+    for key in used:
+        rest.pop(key, None)
     return as_json(rest).decode() if rest else None
 
 
