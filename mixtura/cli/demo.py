@@ -191,7 +191,8 @@ def _conclude(
         title=f"Loss on {HELDOUT_ROWS} held-out {TARGET} docstrings (nats per token; lower is better)",
     )
     console.print()
-    table(["stage", "seconds"], [(n, round(s, 1)) for n, s in teller.seconds.items()], title="Time")
+    seconds = teller.seconds | {f"train {s}": facts["seconds"] for s, facts in losses.items()}
+    table(["stage", "seconds"], [(n, f"{s:.1f}") for n, s in seconds.items()], title="Time")
     console.print(f"\n{took:.0f} s in all. What to look at:")
     for selector, result in results.items():
         console.print(f"  {selector:<8} mixture {relative(result['folder'])}")

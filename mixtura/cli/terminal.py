@@ -101,7 +101,9 @@ def relative(path: str) -> str:
 def table(head: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None) -> None:
     """Print a table; numbers to the right."""
     rows = [list(r) for r in rows]
-    grid = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold", title_style="bold")
+    if title:
+        console.print(f"[bold]{title}[/]", soft_wrap=True)
+    grid = Table(box=None, pad_edge=False, header_style="dim")
     for i, name in enumerate(head):
         numeric = all(isinstance(r[i], int | float) or str(r[i])[-1:].isdigit() or r[i] == "" for r in rows)
         grid.add_column(name, justify="right" if numeric else "left", overflow="fold")
