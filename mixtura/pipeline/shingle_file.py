@@ -117,7 +117,7 @@ class ShingleFile:
 
     def _jaccard(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         # sets are sorted, so scipy's product of sparse rows merges them in compiled code: 2 ns a shingle
-        shared = self._rows(a).multiply(self._rows(b))
+        shared = csr_array(self._rows(a).multiply(self._rows(b)))
         common = np.diff(shared.indptr)
         union = self.size[a] + self.size[b] - common
         return np.divide(common, union, out=np.zeros(len(a)), where=union > 0)
