@@ -22,7 +22,7 @@ class Spec(contract.Spec):
     power: float = 1.0
 
 class Longest:
-    name, source, needs, scale, Spec = "longest", "ours", Needs(), "rank", Spec
+    name, source, needs, scale, Spec = "longest", "ours", Needs(columns=("plain",)), "rank", Spec
     def fit(self, spec, *, sample, target, reference, seed):
         return Fitted(facts={"rows": len(sample)})
     def score(self, spec, fitted, shard):

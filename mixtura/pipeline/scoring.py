@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,13 +82,14 @@ def fit(
 
     def write(folder: Path) -> dict[str, Any]:
         needs = selected.selector.needs
-        fitted = selected.selector.fit(
-            selected.spec,
-            sample=sample.read(needs),
-            target=target and target.read(needs),
-            reference=reference and reference.read(needs),
-            seed=seed,
-        )
+        with _within_needs(selected.word):
+            fitted = selected.selector.fit(
+                selected.spec,
+                sample=sample.read(needs),
+                target=target and target.read(needs),
+                reference=reference and reference.read(needs),
+                seed=seed,
+            )
         fitted.save(folder)
         return fitted.facts
 
@@ -115,7 +118,8 @@ def score_shard(job: ScoreJob) -> Artefact:
 
     def write(folder: Path) -> dict[str, Any]:
         shard = job.shard.read(job.selected.selector.needs)
-        scores = job.selected.selector.score(job.selected.spec, Fitted.load(Path(job.fitted)), shard)
+        with _within_needs(job.selected.word):
+            scores = job.selected.selector.score(job.selected.spec, Fitted.load(Path(job.fitted)), shard)
         _check(job.selected.word, shard, scores)
         tables.write(folder / "scores.parquet", scores)
         return {"rows": scores.height}
@@ -123,6 +127,16 @@ def score_shard(job: ScoreJob) -> Artefact:
     spec = {"selector": job.selected.word, "options": job.selected.options}
     inputs = [job.fitted_digest, *job.shard.digests]
     return Store(job.store).make("scores", write, inputs=inputs, spec=spec, code=job.selected.code)
+
+
+@contextmanager
+def _within_needs(word: str) -> Iterator[None]:
+    """A selector is given what its `needs` name; one that reads more is told so, not left with polars' error."""
+    try:
+        yield
+    except pl.exceptions.ColumnNotFoundError as e:
+        column = str(e).splitlines()[0]
+        raise MixturaError(f"selector {word!r} must name every column it reads in needs.columns: {column}") from e
 
 
 def _check(word: str, shard: Shard, scores: pl.DataFrame) -> None:

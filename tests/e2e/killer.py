@@ -22,14 +22,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import altair  # noqa: F401  warm: what a run imports late is imported once, here
-import faiss  # noqa: F401
+import faiss  # noqa: F401  warm: what a run imports late is imported once, here
 import pyarrow.parquet as pq
 import sklearn.decomposition
 import sklearn.feature_extraction.text
 import sklearn.manifold  # noqa: F401
 import torch  # noqa: F401
-import vl_convert  # noqa: F401
 
 from mixtura import recipe_file
 from mixtura.stages.curate import curate
