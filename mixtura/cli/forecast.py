@@ -27,8 +27,8 @@ from mixtura.store import Store
 R = TypeVar("R")
 
 SAMPLE_ROWS = 1_000  # of each source
-# Peak memory in MiB, fitted to measured runs (benchmarks/LOG.md): the libraries, a worker, and bytes of text in a shard
-LIBRARIES_MIB, WORKER_MIB, TEXT_FACTOR = 450, 350, 6.0
+# Peak memory in MiB, after two measured runs (benchmarks/LOG.md): 0.95 GiB in one process; 2.2 GiB with two workers
+OWN_MIB, WORKER_MIB, TEXT_FACTOR = 900, 500, 6.0
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,8 @@ def _cost(plan: Plan, estimates: list[Estimate], seconds: dict[str, float], stor
         )
     took = {s: (kept if s == "embed" else rows) * v / settings.workers for s, v in seconds.items()}
     text = sum(e.text_bytes * e.rows for e in estimates) / rows
-    peak = LIBRARIES_MIB + settings.workers * (WORKER_MIB + TEXT_FACTOR * settings.shard_rows * text / 2**20)
+    others = settings.workers if settings.workers > 1 else 0
+    peak = OWN_MIB + others * (WORKER_MIB + TEXT_FACTOR * settings.shard_rows * text / 2**20)
     console.print(
         f"\n{rows:,} rows, {kept:,.0f} after clean (before duplicates), "
         f"about {sum(e.rows * e.kept * e.tokens for e in estimates):,.0f} tokens"
