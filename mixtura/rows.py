@@ -64,6 +64,9 @@ MAX_RAW = 1 << 20  # a longer bad record keeps its first MiB; file and offset le
 
 CONTENT = ("text", "messages", "chosen", "rejected", "tools")
 
+_DOCUMENT = hashlib.blake2b(b"t", digest_size=16)
+_OTHER = hashlib.blake2b(b"m", digest_size=16)
+
 
 def canonical(text: str) -> str:
     """Text as the id sees it: NFC, newlines as LF, no surrounding white space."""
@@ -82,13 +85,15 @@ def content_id(row: Mapping[str, Any]) -> str:
     """
     text = row.get("text")
     if text is not None and not (row.get("messages") or row.get("chosen") or row.get("rejected") or row.get("tools")):
-        body = b"t" + canonical(text).encode("utf-8", "surrogatepass")
-    else:
-        content = {k: _canonical_value(row[k]) for k in CONTENT if row.get(k)}
-        body = b"m" + json.dumps(content, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode(
-            "utf-8", "surrogatepass"
-        )
-    return hashlib.blake2b(body, digest_size=16).hexdigest()
+        return _hashed(_DOCUMENT, canonical(text))
+    content = {k: _canonical_value(row[k]) for k in CONTENT if row.get(k)}
+    return _hashed(_OTHER, json.dumps(content, ensure_ascii=False, sort_keys=True, separators=(",", ":")))
+
+
+def _hashed(prefixed: Any, body: str) -> str:
+    state = prefixed.copy()  # a copy costs half of what a new one does
+    state.update(body.encode("utf-8", "surrogatepass"))
+    return state.hexdigest()
 
 
 def _canonical_value(value: Any) -> Any:

@@ -132,8 +132,9 @@ def _write(job: IngestJob, stamps: dict[str, tuple[int, int] | None], folder: Pa
     rows = RowWriter(folder, job.shard_rows)
     bad = QuarantineWriter(folder)
     read, errors, first_error = 0, Counter[str](), None
-    defaults = [(k, v) for k in ("task", "language", "license") if (v := getattr(spec, k)) is not None]
+    defaults = {k: v for k in ("task", "language", "license") if (v := getattr(spec, k)) is not None}
     for file in bundle.files:
+        rows.same(source=bundle.source, file=file.name, **defaults)
         fixed: dict[str, Any] = {"source": bundle.source, "file": file.name}
         with open_file(file) as opened:
             for item in open_records(bundle.source, spec, file, opened)[1]:
@@ -144,10 +145,9 @@ def _write(job: IngestJob, stamps: dict[str, tuple[int, int] | None], folder: Pa
                     bad.add(fixed | item._asdict())
                     continue
                 record, row = item
-                row |= fixed
                 row["id"], row["offset"] = content_id(row), record.offset
-                for key, default in defaults:
-                    row[key] = row.get(key) or default
+                for key in row.keys() & defaults.keys():
+                    row[key] = row[key] or defaults[key]
                 rows.add(row, len(record.raw or row.get("text") or b""))
             if _stamp(file) != stamps[file.name]:
                 raise MixturaError(f"file {file.name!r} changed while it was read. Run again when it is complete.")

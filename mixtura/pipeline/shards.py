@@ -23,15 +23,23 @@ class _Writer:
     """Collects rows as columns, and writes a row group whenever BATCH_ROWS or BATCH_BYTES is reached.
 
     Columns, not row mappings: the garbage collector does not walk strings, and it would walk mappings again and again.
-    A column may lag behind where rows lacked it; its nulls are filled in when a row has it again.
+    A column may lag behind where rows lacked it; it is filled up with nulls, or with what `same` says, when a row has
+    it again or when the rows are written.
 
     count: rows added so far.
     """
 
     def __init__(self, schema: pa.Schema) -> None:
         self.schema, self.count = schema, 0
+        self.constant: dict[str, Any] = {}
         self._clear()
         self.file: pq.ParquetWriter | None = None
+
+    def same(self, **values: Any) -> None:
+        """From now on rows that lack these columns have these values in them: what is so of a whole file."""
+        for name in self.constant:
+            self._filled(name)
+        self.constant = values
 
     def hold(self, row: Mapping[str, Any], size: int) -> bool:
         """Take a row of about `size` bytes, where a missing column is null; True when it is time to write."""
@@ -62,12 +70,12 @@ class _Writer:
 
     def _filled(self, name: str) -> list[Any]:
         column = self.columns[name]
-        column += [None] * (self.held - len(column))
+        column += [self.constant.get(name)] * (self.held - len(column))
         return column
 
     def _array(self, column: pa.Field) -> pa.Array:
         if not self.columns[column.name]:
-            return pa.nulls(self.held, column.type)
+            return pa.repeat(pa.scalar(self.constant.get(column.name), column.type), self.held)
         return pa.array(self._filled(column.name), column.type)
 
     def finish(self) -> None:
