@@ -38,7 +38,8 @@ HOMES = {
 
 def part_of(path: Path) -> str:
     parts = path.relative_to(ROOT / "mixtura").parts
-    return parts[0] if len(parts) > 1 else "core"
+    alone = "cli" if path.stem == "__main__" else "core"
+    return parts[0] if len(parts) > 1 else alone
 
 
 def imports(path: Path) -> list[str]:

@@ -73,7 +73,7 @@ RECIPE: dict[str, Any] = {
 def build(base: Path) -> Path:
     """Write the corpus and its recipe below a folder; returns the recipe's path."""
     rng = random.Random(0)
-    say = _Writer(rng)
+    say = Writer(rng)
     data = base / "data"
     (data / "web").mkdir(parents=True)
     (data / "notes" / "old").mkdir(parents=True)
@@ -131,7 +131,7 @@ def write_recipe(base: Path, **changes: Any) -> Path:
     return path
 
 
-class _Writer:
+class Writer:
     """Writes texts on a topic: 40 % of the words are its own, the rest everybody's."""
 
     def __init__(self, rng: random.Random) -> None:

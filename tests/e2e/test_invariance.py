@@ -61,6 +61,21 @@ def test_shards_workers_and_place_do_not_reach_the_bytes(tmp_path, whole, shard_
     assert teller.computed["clean"] == sum(math.ceil(n / shard_rows) for n in rows)  # the cut was another one indeed
 
 
+def test_shards_of_500_and_of_50_000_rows_give_the_same_bytes(tmp_path):
+    """Over a pool of which 500 rows are a part: one worker and two, each with a store of its own."""
+    say = corpus.Writer(random.Random(3))
+    found = []
+    for name, shard_rows, workers in (("a", 500, 1), ("b", 50_000, 1), ("c", 500, 2), ("d", 50_000, 2)):
+        say.rng.seed(3)
+        recipe = corpus.build(tmp_path / name)
+        more = [say(topic) for topic in ("cell", "stone", "ship") for _ in range(450)]
+        (recipe.parent / "data/web/more.jsonl").write_text("".join(json.dumps({"text": t}) + "\n" for t in more))
+        done, teller = corpus.curate_here(recipe, shard_rows=shard_rows, workers=workers)
+        found.append((corpus.contents(done.folder), teller.computed["clean"]))
+    assert all(bytes_ == found[0][0] for bytes_, _ in found)
+    assert [cleaned for _, cleaned in found] == [10, 8, 10, 8]
+
+
 def test_the_order_of_records_and_files_does_not_reach_the_picks(tmp_path, whole):
     recipe = corpus.build(tmp_path)
     moved = _permute(tmp_path / "data")

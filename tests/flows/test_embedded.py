@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from e2e.corpus import contents
 from live import BIN, PATIENCE, STAGES, Process, until
 
 from mixtura.flows import embedded
@@ -14,8 +15,8 @@ from mixtura.flows import embedded
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("prefect")]  # one after the other: each takes both cores
 
 
-def _run(project, env):
-    command = [BIN / "mixtura", "run", project, "--workers", "1"]
+def _run(project, env, *more):
+    command = [BIN / "mixtura", "run", project, "--workers", "1", *more]
     return subprocess.run(command, env=env, capture_output=True, text=True, timeout=PATIENCE)
 
 
@@ -32,6 +33,14 @@ def test_a_run_says_what_it_did_and_nothing_else(project, clean_env):
         assert total.endswith(f"tiny{unchanged}")
         assert card.endswith("data_cards/tiny.md")
         assert report.endswith("tiny/report.html")
+
+
+def test_prefect_does_not_reach_the_bytes(project, clean_env):
+    base = project.parent
+    for name, more in (("by-prefect", []), ("plain", ["--plain"])):
+        done = _run(project, clean_env, "--store", base / f"store-{name}", "--output", base / name, *more)
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert contents(base / "by-prefect") == contents(base / "plain") != {}
 
 
 def test_a_mistake_is_one_sentence_and_exit_code_2(project, clean_env):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import polars as pl
@@ -118,6 +119,18 @@ def test_trl_fine_tunes_two_steps(mixtures, form, load, tiny, tmp_path):
     settings = trl.SFTConfig(**_config(tmp_path), packing=False, max_length=64)
     data = load(mixtures[form])
     _two_steps(trl.SFTTrainer, settings, data, tiny)
+
+
+@pytest.mark.slow
+def test_trl_fine_tunes_two_steps_on_a_mixture_of_real_data(load, tiny, tmp_path):
+    """MIXTURA_MIXTURE names the folder that `mixtura run recipes/biomedical.yaml` wrote, or any other."""
+    trl = pytest.importorskip("trl", reason="extra 'trainers' is not installed")
+    if not (folder := os.environ.get("MIXTURA_MIXTURE")):
+        pytest.skip("MIXTURA_MIXTURE names no folder with a mixture")
+    data = load(Path(folder))
+    told = pl.read_parquet(Path(folder) / "ledger.parquet")["split"].value_counts()
+    assert {name: split.num_rows for name, split in data.items()}.items() <= dict(told.iter_rows()).items()
+    _two_steps(trl.SFTTrainer, trl.SFTConfig(**_config(tmp_path), packing=False, max_length=64), data, tiny)
 
 
 @pytest.mark.slow
