@@ -90,6 +90,11 @@ def content_id(row: Mapping[str, Any]) -> str:
     return _hashed(_OTHER, json.dumps(content, ensure_ascii=False, sort_keys=True, separators=(",", ":")))
 
 
+def document_ids(texts: Sequence[str]) -> list[str]:
+    """`content_id` of many plain documents."""
+    return [_hashed(_DOCUMENT, canonical(text)) for text in texts]
+
+
 def _hashed(prefixed: Any, body: str) -> str:
     state = prefixed.copy()  # a copy costs half of what a new one does
     state.update(body.encode("utf-8", "surrogatepass"))

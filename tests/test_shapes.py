@@ -3,6 +3,8 @@
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mixtura.errors import InputError
 from mixtura.pipeline.shapes import shape_of
@@ -162,3 +164,29 @@ def test_mapped_conversations_and_facts():
         [BOT],
         [("assistant", "no")],
     )
+
+
+VALUES = st.one_of(st.text(max_size=5), st.none(), st.integers(), st.lists(st.text(max_size=3), max_size=2))
+RECORDS = st.fixed_dictionaries({"title": VALUES, "body": VALUES}, optional={"kind": VALUES, "more": VALUES})
+
+
+@pytest.mark.parametrize(
+    "columns", [None, {"text": "body"}, {"text": "{title}: {body}", "task": "kind", "license": "{more}/{title}"}]
+)
+@given(records=st.lists(RECORDS, min_size=1, max_size=6))
+def test_records_together_become_what_each_becomes_alone(columns, records):
+    """By columns or, where one record is unusual, not at all."""
+    if columns is None:
+        records = [{**r, "text": r["body"]} for r in records]
+    spec = Source(files="f", columns=Columns(**columns) if columns else None)
+    shape = shape_of(spec, records, "f")
+    together = shape.many(records)
+    try:
+        alone = [shape(r) for r in records]
+    except Misfit:
+        assert together is None
+    else:
+        usual = all(isinstance(r["body"], str) for r in records)
+        assert together is not None or not usual
+        if together is not None:
+            assert [dict(zip(together, row, strict=True)) for row in zip(*together.values(), strict=True)] == alone

@@ -17,10 +17,10 @@ from mixtura import registry
 from mixtura.errors import CountError, InputError, MixturaError
 from mixtura.pipeline.locate import File
 from mixtura.pipeline.reading import CHUNK, Broken, Record, Stream
-from mixtura.pipeline.records import open_file, open_records, options_of, word_of
+from mixtura.pipeline.records import Together, open_file, open_records, open_together, options_of, word_of
 from mixtura.pipeline.shards import QuarantineWriter, RowWriter
 from mixtura.recipe import Source
-from mixtura.rows import content_id
+from mixtura.rows import content_id, document_ids
 from mixtura.store import Artefact, Store, code_version
 
 ALONE = 8 << 20  # a file of this size is a bundle of its own
@@ -137,7 +137,11 @@ def _write(job: IngestJob, stamps: dict[str, tuple[int, int] | None], folder: Pa
         rows.same(source=bundle.source, file=file.name, **defaults)
         fixed: dict[str, Any] = {"source": bundle.source, "file": file.name}
         with open_file(file) as opened:
-            for item in open_records(bundle.source, spec, file, opened)[1]:
+            for item in open_together(bundle.source, spec, file, opened):
+                if isinstance(item, Together):
+                    read += len(item.offsets)
+                    rows.extend(_completed(item, defaults), item.bytes)
+                    continue
                 read += 1
                 if isinstance(item, Broken):
                     errors[item.error.partition(":")[0]] += 1
@@ -165,6 +169,14 @@ def _write(job: IngestJob, stamps: dict[str, tuple[int, int] | None], folder: Pa
         "errors": dict(sorted(errors.items())),
         "first_error": first_error,
     }
+
+
+def _completed(documents: Together, defaults: dict[str, str]) -> dict[str, list[Any]]:
+    """Documents with their ids, and the recipe's word where they do not say themselves."""
+    columns = dict(documents.columns)
+    for key in columns.keys() & defaults.keys():
+        columns[key] = [own or defaults[key] for own in columns[key]]
+    return columns | {"id": document_ids(columns["text"]), "offset": documents.offsets}
 
 
 def _stamp(file: File) -> tuple[int, int] | None:

@@ -18,12 +18,42 @@ from mixtura.pipeline.turns import Misfit, conversation, pair_of_answers, text_o
 from mixtura.recipe import Columns, Source
 
 Value = Mapping[str, Any]
-Shape = Callable[[Value], dict[str, Any]]
+Content = Callable[[Value], dict[str, Any]]
 
 PLACEHOLDER = re.compile(r"\{\{|\}\}|\{([^{}]+)\}")
 CONVERSATIONS = ("messages", "conversations", "conversation")
 ANSWERS = ("output", "response")  # of Alpaca's instruction
 COMPLETIONS = ("completion", "response")  # of a prompt
+
+
+class Shape:
+    """What the records of one file become.
+
+    Args:
+        content: from a record to the row's content (`text` or `messages`, ...) and `meta`; it raises `Misfit`.
+        together: the same of many records, column by column, where the shape is that of documents; it may raise
+            `Misfit`, `KeyError` or `TypeError` where a record is unusual.
+    """
+
+    def __init__(self, content: Content, together: Callable[[list[Value]], dict[str, list[Any]]] | None = None) -> None:
+        self.content, self.together = content, together
+
+    def __call__(self, value: Value) -> dict[str, Any]:
+        """One record's row.
+
+        Raises:
+            Misfit: it does not fit.
+        """
+        return self.content(value)
+
+    def many(self, values: list[Value]) -> dict[str, list[Any]] | None:
+        """What `[self(v) for v in values]` holds, by column; None where the records must be looked at one by one."""
+        if self.together is None:
+            return None
+        try:
+            return self.together(values)
+        except (Misfit, KeyError, TypeError):  # one of them is unusual: whose misfit it is, and which, `self` says
+            return None
 
 
 def recognise(columns: Iterable[str], name: str) -> Shape:
@@ -32,9 +62,6 @@ def recognise(columns: Iterable[str], name: str) -> Shape:
     Args:
         columns: every key that occurs in them.
         name: of the file, for errors.
-
-    Returns:
-        A function from a record to the row's content (`text` or `messages`, ...) and `meta`; it raises `Misfit`.
 
     Raises:
         InputError: the columns fit two shapes.
@@ -73,17 +100,23 @@ def mapped(columns: Columns) -> Shape:
     """The shape that a recipe maps: each value a column or a template of `{columns}`."""
     fields = {k: _Field(f"columns.{k}", v) for k, v in columns.model_dump(exclude_none=True).items()}
     used = frozenset(c for f in fields.values() for c in f.columns)
-    extras = [k for k in ("task", "language", "license", "split_group") if k in fields]
+    extras = {k: fields[k] for k in ("task", "language", "license", "split_group") if k in fields}
     content = _mapped_content(fields)
 
     def shape(value: Value) -> dict[str, Any]:
         row = content(value)
-        for key in extras:
-            row[key] = fields[key].text(value, blank=True) or None
+        for key, field in extras.items():
+            row[key] = field.text(value, blank=True) or None
         row["meta"] = _meta(value, used)
         return row
 
-    return shape
+    def together(values: list[Value]) -> dict[str, list[Any]]:
+        found: dict[str, list[Any]] = {"text": fields["text"].texts(values)}
+        for key, field in extras.items():
+            found[key] = [field.text(v, blank=True) or None for v in values]
+        return found | {"meta": [_meta(v, used) for v in values]}
+
+    return Shape(shape, together if "text" in fields else None)
 
 
 def shape_of(spec: Source, first: Sequence[Value], name: str) -> Shape:
@@ -97,7 +130,7 @@ def shape_of(spec: Source, first: Sequence[Value], name: str) -> Shape:
     return recognise((k for value in first for k in value), name)
 
 
-def _mapped_content(fields: Mapping[str, _Field]) -> Shape:
+def _mapped_content(fields: Mapping[str, _Field]) -> Content:
     if "text" in fields:
         text = fields["text"].text
         return lambda value: {"text": text(value)}
@@ -176,6 +209,25 @@ class _Field:
             return _inserted(found)
         return text_of(found, self.key)
 
+    def texts(self, values: list[Value]) -> list[str]:
+        """What `text` finds in many records.
+
+        Raises:
+            KeyError: a record lacks a column.
+            TypeError: a column that stands alone has other than text.
+        """
+        found = [[v[c] for v in values] for c in self.columns]
+        if self.plain:
+            return _only_texts(found[0])
+        filled = [c if set(map(type, c)) == {str} else list(map(_inserted, c)) for c in found]
+        return [self.template % parts for parts in zip(*filled, strict=True)]
+
+
+def _only_texts(found: list[Any]) -> list[str]:
+    if set(map(type, found)) <= {str}:
+        return found
+    raise TypeError("other than text")
+
 
 def _inserted(value: Any) -> str:
     if isinstance(value, str):
@@ -196,7 +248,10 @@ def _text(key: str) -> Shape:
             text = text_of(_need(value, key), key)
         return {"text": text, "meta": _meta(value, used)}
 
-    return shape
+    def together(values: list[Value]) -> dict[str, list[Any]]:
+        return {"text": _only_texts([v[key] for v in values]), "meta": [_meta(v, used) for v in values]}
+
+    return Shape(shape, together)
 
 
 def _conversation(key: str, have: set[str]) -> Shape:
@@ -209,7 +264,7 @@ def _conversation(key: str, have: set[str]) -> Shape:
             row["tools"] = _tools(value["tools"])
         return row
 
-    return shape
+    return Shape(shape)
 
 
 def _alpaca(answer: str) -> Shape:
@@ -227,7 +282,7 @@ def _alpaca(answer: str) -> Shape:
         messages += [turn("user", prompt), _answer(_need(value, answer))]
         return {"messages": messages, "meta": _meta(value, used)}
 
-    return shape
+    return Shape(shape)
 
 
 def _pair(prompt: str, completion: str) -> Shape:
@@ -239,7 +294,7 @@ def _pair(prompt: str, completion: str) -> Shape:
         messages = [*_system(value), *head, _answer(_need(value, completion))]
         return {"messages": messages, "meta": _meta(value, used)}
 
-    return shape
+    return Shape(shape)
 
 
 def _preference(prompt: str | None, have: set[str]) -> Shape:
@@ -258,14 +313,14 @@ def _preference(prompt: str | None, have: set[str]) -> Shape:
         row["meta"] = _meta(value, used | {"input"} if prompt == "instruction" else used)
         return row
 
-    return shape
+    return Shape(shape)
 
 
 def _unknown(have: list[str]) -> Shape:
     def shape(value: Value) -> dict[str, Any]:
         raise Misfit("no-shape", f"the columns {have} are no known shape. Map them by columns of the source")
 
-    return shape
+    return Shape(shape)
 
 
 def _need(value: Value, key: str) -> Any:

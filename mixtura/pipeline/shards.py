@@ -53,6 +53,16 @@ class _Writer:
         self.held_bytes += size
         return self.held >= BATCH_ROWS or self.held_bytes >= BATCH_BYTES
 
+    def hold_many(self, columns: Mapping[str, list[Any]], rows: int, size: int) -> bool:
+        """Take rows by columns of equal length, of about `size` bytes together; True when it is time to write."""
+        for name, values in columns.items():
+            self._filled(name).extend(values)
+        self.names = ()  # the others lag behind again
+        self.count += rows
+        self.held += rows
+        self.held_bytes += size
+        return self.held >= BATCH_ROWS or self.held_bytes >= BATCH_BYTES
+
     def flush(self, path: Path) -> None:
         """Write what is held into `path`, opening it if it is not."""
         if self.file is None:
@@ -94,7 +104,19 @@ class RowWriter(_Writer):
 
     def add(self, row: Mapping[str, Any], size: int) -> None:
         """Add one row, a mapping of ROW's columns (missing ones are null) of about `size` bytes."""
-        due = self.hold(row, size)
+        self._written_if(self.hold(row, size))
+
+    def extend(self, columns: Mapping[str, list[Any]], size: int) -> None:
+        """Add rows that are given as columns of ROW of equal length, `id` among them, of about `size` bytes."""
+        rows = len(columns["id"])
+        at = 0
+        while at < rows:
+            end = min(rows, at + self.shard_rows - self.count % self.shard_rows)
+            part = columns if end - at == rows else {k: v[at:end] for k, v in columns.items()}
+            self._written_if(self.hold_many(part, end - at, size * (end - at) // rows))
+            at = end
+
+    def _written_if(self, due: bool) -> None:
         full = self.count % self.shard_rows == 0
         if due or full:
             self.flush(self._path())
