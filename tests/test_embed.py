@@ -14,9 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mixtura.errors import InputError
-from mixtura.pipeline.embed import EmbedJob, embed_shard, fit_encoder, load_encoder, read_vectors, sentence
+from mixtura.pipeline.embed import EmbedJob, embed_shard, fit_encoder, load_encoder, read_vectors
 from mixtura.pipeline.embed.fitted import Features, FittedEncoder, choose_features, term_counts
 from mixtura.pipeline.embed.words import grams, hash_of
+from mixtura.pipeline.lengths import length_batches, length_class
+from mixtura.pipeline.models import model_digest
 from mixtura.recipe import Embed
 from mixtura.store import Store
 
@@ -308,28 +310,28 @@ def test_a_model_vector_depends_on_its_text_alone(tiny_model):
 def test_batches_hold_every_row_once_within_their_tokens(lengths, batch_tokens, window):
     lengths = np.minimum(lengths, window)
     seen = []
-    for rows, padded in sentence.length_batches(lengths, batch_tokens, window):
+    for rows, padded in length_batches(lengths, batch_tokens, window):
         assert len(rows) == 1 or len(rows) * padded <= batch_tokens
         assert all(lengths[r] <= padded <= window for r in rows)
-        assert all(padded == sentence.length_class(int(lengths[r]), window) for r in rows)
+        assert all(padded == length_class(int(lengths[r]), window) for r in rows)
         seen += rows
     assert sorted(seen) == list(range(len(lengths)))
 
 
 def test_padding_wastes_at_most_a_fifth_of_long_rows():
-    classes = [sentence.length_class(n, 10_000) for n in range(64, 4_096)]
+    classes = [length_class(n, 10_000) for n in range(64, 4_096)]
     assert max(c / n for n, c in enumerate(classes, 64)) < 1.25
     assert len(set(classes)) <= 4 * 6 + 1  # four classes per doubling
 
 
 def test_a_model_digest_follows_content_and_not_place(tiny_model, copy):
-    before = sentence.model_digest(str(tiny_model))
-    assert sentence.model_digest(str(copy)) == before
+    before = model_digest(str(tiny_model))
+    assert model_digest(str(copy)) == before
     (copy / "README.md").write_text("words about it")
-    assert sentence.model_digest(str(copy)) == before
+    assert model_digest(str(copy)) == before
     pooling = next(copy.glob("*Pooling/config.json"))
     pooling.write_text(pooling.read_text() + " ")
-    assert sentence.model_digest(str(copy)) != before
+    assert model_digest(str(copy)) != before
 
 
 def test_a_shard_is_embedded_by_a_model(tmp_path, tiny_model):

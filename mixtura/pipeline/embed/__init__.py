@@ -19,6 +19,8 @@ import pyarrow.parquet as pq
 
 from mixtura.errors import CountError, InputError
 from mixtura.pipeline.embed.norm import unit
+from mixtura.pipeline.lengths import batch_size
+from mixtura.pipeline.models import find_model, model_digest, pick_device
 from mixtura.recipe import Embed
 from mixtura.rows import plain_text
 from mixtura.store import Artefact, Store, code_version
@@ -105,10 +107,14 @@ def load_encoder(spec: Embed, artefact: Artefact | None = None, model_path: str 
         if artefact is None:
             raise InputError("encoder 'fitted'", "must be fitted before it encodes", next_step="Call fit_encoder first")
         return _encoder(spec, artefact.path, artefact.digest)
-    from mixtura.pipeline.embed import sentence
-
-    folder = sentence.find_model(model_path or spec.encoder, spec.revision)
-    return _encoder(spec, folder, sentence.model_digest(folder))
+    folder = find_model(
+        model_path or spec.encoder,
+        spec.revision,
+        key="embed.encoder",
+        owner="sentence-transformers",  # the library's own short names
+        instead=", or encoder: fitted, which needs none",
+    )
+    return _encoder(spec, folder, model_digest(folder))
 
 
 def embed_shard(job: EmbedJob) -> Artefact:
@@ -163,9 +169,7 @@ def _vector_options(spec: Embed) -> dict[str, Any]:
     """What decides a vector besides text and encoder; device and batch shape a model's last bits."""
     options: dict[str, Any] = {"dtype": spec.dtype, "max_chars": spec.max_chars}
     if spec.encoder != "fitted":
-        from mixtura.pipeline.embed.sentence import batch_size, pick_device
-
-        device = pick_device(spec.device)
+        device = pick_device(spec.device, key="embed.device")
         options |= {"device": device, "batch_tokens": batch_size(device, spec.batch_tokens)}
     return options
 
