@@ -1,0 +1,220 @@
+"""Soft distances of any rows to priced targets, in one pass, and the targets that each row serves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from mixtura.errors import InputError
+from mixtura.pipeline.transport.kept import LEAST_SHARE, MOST_TARGETS, keep_largest
+from mixtura.pipeline.transport.tiles import TILE, one_thread, tiles
+
+NEAR = 60.0  # nats between prices up to which exp(-87), the least f32, is lost in the rounding of an unpriced sum
+BLURRED = 16.0  # of cost: from here on eps times the rounding of f32 would be seen in f, and f64 is used
+
+
+@dataclass(frozen=True)
+class SoftDistances:
+    """What each row costs under prices, and why. Arrays of n, in row order.
+
+    Attributes:
+        soft: f64, f(x) under the prices.
+        soft_unpriced: f64, f(x) under prices of zero.
+        target: i64, the target that takes the largest share of the row's mass.
+        share: f32, that share, in (0, 1].
+        distance: f32, c(x, y) to that target, in [0, 4].
+        targets: i32[n, keep], targets that take 1/64 of the row's mass or more, and always the first; largest share
+            first, ties by index; -1 where there are no more. None without `keep`, as the next two.
+        shares: f32[n, keep], their shares; 0 where there is no target.
+        costs: f32[n, keep], c(x, y) to them; 0 where there is no target.
+        soft_by_group: f64[n, G], f(x) to each group's targets alone, weights scaled to sum 1; None without groups.
+    """
+
+    soft: np.ndarray
+    soft_unpriced: np.ndarray
+    target: np.ndarray
+    share: np.ndarray
+    distance: np.ndarray
+    targets: np.ndarray | None = None
+    shares: np.ndarray | None = None
+    costs: np.ndarray | None = None
+    soft_by_group: np.ndarray | None = None
+
+
+def soft_distances(
+    x: np.ndarray,
+    y: np.ndarray,
+    price: np.ndarray,
+    *,
+    epsilon: float,
+    b: np.ndarray | None = None,
+    keep: int = 0,
+    groups: np.ndarray | None = None,
+) -> SoftDistances:
+    """f(x) under prices, for rows seen or not, in O(M d) memory beside the input.
+
+    Args:
+        x: f32[n, d], unit L2 norm.
+        y: f32[M, d], unit L2 norm.
+        price: f64[M], in units of cost; zeros give the plain soft distance.
+        epsilon: in units of cost; must be positive.
+        b: f64[M], weights; None is uniform. A target of weight 0 takes no mass.
+        keep: how many targets to return of each row.
+        groups: i32[M], 0 to G - 1 in order: tasks, one after the other, each with prices of its own. All are scored
+            with one product; everything but `soft_by_group` is of all targets together.
+
+    Returns:
+        A row's numbers have the same bits whichever rows come with it.
+
+    Raises:
+        InputError: the shapes do not belong together, a weight is negative, or epsilon is not positive.
+    """
+    weights = np.ones(len(y)) if b is None else np.asarray(b, np.float64)
+    _check(x, y, price, weights, epsilon, groups)
+    scorer = _Scorer(y, price, weights / weights.sum(), epsilon, keep, groups)
+    found: dict[str, np.ndarray] = {}
+    with one_thread():
+        # a tile of padding for no rows: their arrays then have the shapes and types of all others
+        for rows, tile in tiles(x if len(x) else np.zeros((1, y.shape[1]), np.float32), scorer.dtype):
+            for name, part in scorer.score(tile).items():
+                whole = found.setdefault(name, np.empty((len(x), *part.shape[1:]), part.dtype))
+                whole[rows] = part[: len(whole[rows])]
+    return SoftDistances(**found)
+
+
+class _Scorer:
+    """All that does not depend on the rows, and the buffers of a tile. Arguments as of `soft_distances`."""
+
+    def __init__(
+        self, y: np.ndarray, price: np.ndarray, b: np.ndarray, epsilon: float, keep: int, groups: np.ndarray | None
+    ) -> None:
+        self.epsilon, self.keep, self.grouped = epsilon, keep, groups is not None
+        self.dtype = torch.float64 if epsilon > BLURRED else torch.float32
+        with np.errstate(divide="ignore"):  # a weight of 0 adds -inf, and exp(-inf) is 0
+            bias = (price - 2.0) / epsilon + np.log(b)
+        self.added = torch.from_numpy(bias).to(self.dtype)
+        self.scaled = torch.from_numpy(y.T * (2.0 / epsilon)).to(self.dtype).contiguous()
+        self.groups = [slice(0, len(y))] if groups is None else _slices(groups)
+        self.log_weight = np.log([b[g].sum() for g in self.groups])
+        self.without = _Without(-np.asarray(price, np.float64) / epsilon, self.dtype) if price.any() else None
+        self.logits, self.scratch = (torch.empty(TILE, len(y), dtype=self.dtype) for _ in range(2))
+
+    def score(self, tile: torch.Tensor) -> dict[str, np.ndarray]:
+        """The fields of `SoftDistances` for TILE rows."""
+        torch.addmm(self.added, tile, self.scaled, out=self.logits)
+        parts = [_log_sum_exp(self.logits[:, g], self.scratch[:, g]) for g in self.groups]
+        tops = np.stack([top for top, _, _ in parts], 1)  # of each group
+        of_group = np.stack([top.astype(np.float64) + np.log(mass) for top, _, mass in parts], 1)
+        log_mass = _log_of_sum(of_group)
+        best = np.arange(TILE), tops.argmax(1)
+        target = np.stack([t + g.start for (_, t, _), g in zip(parts, self.groups, strict=True)], 1)[best]
+        found = {
+            "soft": -self.epsilon * log_mass,
+            "target": target,
+            "share": np.exp(tops[best] - log_mass).astype(np.float32),
+            "distance": self._cost(tops[best], target),
+        }
+        if self.grouped:
+            found["soft_by_group"] = -self.epsilon * (of_group - self.log_weight)
+        if self.keep:
+            found |= self._kept(tops, log_mass, target)
+        found["soft_unpriced"] = found["soft"] if self.without is None else self._unpriced(tops)
+        return found
+
+    def _cost(self, logit: np.ndarray, target: np.ndarray) -> np.ndarray:
+        """c(x, y), f32: what prices and weights added to a logit is taken off again."""
+        return (2.0 - self.epsilon * (logit - self.added.numpy()[target])).astype(np.float32)
+
+    def _kept(self, tops: np.ndarray, log_mass: np.ndarray, target: np.ndarray) -> dict[str, np.ndarray]:
+        factor = np.exp(tops - log_mass[:, None])  # 0 where a group is too far to matter: no element reaches 1 / 0
+        with np.errstate(divide="ignore", over="ignore"):
+            least = (LEAST_SHARE / factor).astype(self.scratch.numpy().dtype)
+        if self.grouped:
+            sizes = [g.stop - g.start for g in self.groups]
+            factor, least = np.repeat(factor, sizes, axis=1), np.repeat(least, sizes, axis=1)
+        targets, shares = keep_largest(self.scratch.numpy(), least, factor, target, self.keep)
+        known = np.where(targets >= 0, targets, target[:, None])
+        costs = self._cost(np.take_along_axis(self.logits.numpy(), known, 1), known)
+        costs[targets < 0] = 0
+        return {"targets": targets, "shares": shares, "costs": costs}
+
+    def _unpriced(self, tops: np.ndarray) -> np.ndarray:
+        assert self.without is not None
+        of_group = [
+            self.without.log_mass(self.logits[:, g], self.scratch[:, g], tops[:, i], g)
+            for i, g in enumerate(self.groups)
+        ]
+        return -self.epsilon * _log_of_sum(np.stack(of_group, 1))
+
+
+class _Without:
+    """A tile's sums had there been no prices, from its logits under prices.
+
+    Args:
+        change: f64[M], nats; what turns a logit under prices into one without.
+        dtype: of the logits.
+    """
+
+    def __init__(self, change: np.ndarray, dtype: torch.dtype) -> None:
+        self.most = float(change.max())
+        self.near = float(np.ptp(change)) < NEAR
+        self.change = torch.from_numpy(change).to(dtype)
+        self.factor = torch.from_numpy(np.exp(change - self.most)).to(dtype)
+
+    def log_mass(self, logits: torch.Tensor, scratch: torch.Tensor, top: np.ndarray, group: slice) -> np.ndarray:
+        """f64[TILE], log sum exp of a group; `scratch` holds exp(logits - top), and both tiles are spent."""
+        if self.near:  # weigh the exponentials again: none that matters has underflowed
+            mass, shift = scratch.mul_(self.factor[group]).sum(1).numpy().astype(np.float64), self.most
+        else:
+            (top, _, mass), shift = _log_sum_exp(logits.add_(self.change[group]), scratch), 0.0
+        return top.astype(np.float64) + np.log(mass) + shift
+
+
+def _log_sum_exp(logits: torch.Tensor, scratch: torch.Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Row maxima, where they are i64, and sums of exp(logit - maximum) f64; numpy's argmax is 10 times torch's."""
+    table = logits.numpy()
+    target = table.argmax(1)
+    top = table[np.arange(TILE), target]
+    torch.sub(logits, torch.from_numpy(top)[:, None], out=scratch).exp_()
+    return top, target, scratch.sum(1).numpy().astype(np.float64)
+
+
+def _log_of_sum(logs: np.ndarray) -> np.ndarray:
+    """f64[TILE], log sum exp over columns; of one column, that column's own bits."""
+    if logs.shape[1] == 1:
+        return logs[:, 0]
+    top = logs.max(1, keepdims=True)
+    return top[:, 0] + np.log(np.exp(logs - top).sum(1))
+
+
+def _slices(groups: np.ndarray) -> list[slice]:
+    """Where each group's targets are."""
+    ends = np.cumsum(np.bincount(groups)).tolist()
+    return [slice(start, end) for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+
+
+def _check(
+    x: np.ndarray, y: np.ndarray, price: np.ndarray, b: np.ndarray, epsilon: float, groups: np.ndarray | None
+) -> None:
+    if not 0 < len(y) < MOST_TARGETS:
+        raise InputError("transport", f"needs 1 to {MOST_TARGETS - 1} targets", got=len(y))
+    if x.shape[1:] != y.shape[1:]:
+        raise InputError(
+            "rows",
+            f"must have vectors as wide as the targets', {y.shape[1]}",
+            got=x.shape[1],
+            next_step="Embed both with one encoder",
+        )
+    if not 0 < epsilon < np.inf:
+        raise InputError("epsilon", "must be a positive number", got=epsilon)
+    for name, given in (("prices", price), ("weights b", b)):
+        if given.shape != (len(y),) or not np.isfinite(given).all():
+            raise InputError(name, f"must be {len(y)} finite numbers, one for each target", got=given)
+    if (b < 0).any() or not b.sum() > 0:
+        raise InputError("weights b", "must be 0 or more, not all 0", got=b)
+    if groups is not None:
+        sizes = np.bincount(groups, b)
+        if len(groups) != len(y) or (np.diff(groups) < 0).any() or not (sizes > 0).all():
+            raise InputError("groups", "must be 0, 1, ... in order, each with weight", got=groups)
