@@ -302,6 +302,23 @@ class Train(Model):
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
 
 
+class Probe(Model):
+    """`mixtura probe`: warm a model up on each selection's picks at equal tokens, and measure what it brings."""
+
+    model: str | TinyModel = Field(
+        default=TinyModel(width=128),
+        description="A transformers causal LM by name or folder, or a small one, pre-trained on the reference.",
+    )
+    pretrain_tokens: PositiveInt = Field(default=5_000_000, description="Tokens of a small model's pre-training.")
+    seeds: PositiveInt = Field(default=3, description="Repeats, each with a sample of its own; more narrow intervals.")
+    finetune_rows: PositiveInt = Field(default=200, description="Target rows to fine-tune on after the warm-up.")
+    finetune_epochs: PositiveInt = Field(default=3, description="Passes over them.")
+    learning_rate: Positive = Field(default=1e-3, description="Peak, the same for every selection.")
+    sequence_length: PositiveInt = Field(default=256, description="Tokens in a packed sequence.")
+    batch_tokens: PositiveInt = Field(default=4_096, description="Tokens in one optimiser step.")
+    micro_batch: PositiveInt = Field(default=16, description="Sequences on the device at once.")
+
+
 class Recipe(Model):
     """Everything about one mixture."""
 
@@ -321,6 +338,7 @@ class Recipe(Model):
     mix: Mix = Field(default=Mix(), description="Weights and splits.")
     output: Output = Field(default=Output(), description="Folder and files.")
     train: Train = Field(default=Train(), description="Settings of `mixtura train`.")
+    probe: Probe = Field(default=Probe(), description="Settings of `mixtura probe`.")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

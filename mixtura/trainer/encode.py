@@ -51,11 +51,13 @@ class Encoded:
     """Documents as flat arrays.
 
     tokens: i32[total]; trained: bool[total], True where the token is a target; starts: i64[documents + 1].
+    rows: i64[documents], the row, from 0, that each document is a piece of.
     """
 
     tokens: np.ndarray
     trained: np.ndarray
     starts: np.ndarray
+    rows: np.ndarray
     counts: Counts
 
     def __len__(self) -> int:
@@ -84,6 +86,7 @@ def encode(rows: Iterable[Row], chat: Chat, *, length: int, loss: Literal["compl
     """
     counts = Counts()
     pieces: list[Piece] = []
+    origin: list[int] = []
     queue = iter(rows)
     while batch := list(islice(queue, BATCH)):
         documents = _documents([r.text for r in batch if r.text and not r.messages], chat)
@@ -99,11 +102,12 @@ def encode(rows: Iterable[Row], chat: Chat, *, length: int, loss: Literal["compl
                 continue
             counts.encoded += bool(made)
             pieces += made
+            origin += [counts.rows - 1] * len(made)
     tokens = np.concatenate([p[0] for p in pieces]) if pieces else np.zeros(0, np.int32)
     trained = np.concatenate([p[1] for p in pieces]) if pieces else np.zeros(0, bool)
     starts = np.concatenate([[0], np.cumsum([len(p[0]) for p in pieces], dtype=np.int64)]).astype(np.int64)
     counts.tokens, counts.trained_tokens = len(tokens), int(trained.sum())
-    return Encoded(tokens, trained, starts, counts)
+    return Encoded(tokens, trained, starts, np.array(origin, np.int64), counts)
 
 
 def _documents(texts: list[str], chat: Chat) -> Iterator[np.ndarray]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -37,11 +38,43 @@ def loss_sum(model: nn.Module, batch: Batch) -> torch.Tensor:
 
     On a GPU the model runs in bfloat16; the loss itself is always float32.
     """
+    return F.cross_entropy(_logits(model, batch), batch.labels.flatten(), ignore_index=IGNORE, reduction="sum")
+
+
+def _token_losses(model: nn.Module, batch: Batch) -> torch.Tensor:
+    """The same by place, f32[sequences, length]; 0 where nothing is trained on."""
+    flat = F.cross_entropy(_logits(model, batch), batch.labels.flatten(), ignore_index=IGNORE, reduction="none")
+    return flat.view(batch.labels.shape)
+
+
+def _logits(model: nn.Module, batch: Batch) -> torch.Tensor:
+    """f32[sequences * length, vocabulary]."""
     device = batch.ids.device
     with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
         # no attention mask: transformers reads the documents from the positions (see packing)
         logits = model(input_ids=batch.ids, position_ids=batch.positions, use_cache=False).logits
-    return F.cross_entropy(logits.float().flatten(0, 1), batch.labels.flatten(), ignore_index=IGNORE, reduction="sum")
+    return logits.float().flatten(0, 1)
+
+
+@torch.no_grad()
+def row_losses(
+    model: nn.Module, encoded: Encoded, packs: Sequence[Sequence[int]], *, micro_batch: int, device: torch.device
+) -> np.ndarray:
+    """f64[rows], nats: the summed loss of each row's trained tokens; 0 for a row that was skipped. See `evaluate`."""
+    was_training = model.training
+    model.eval()
+    total = np.zeros(encoded.counts.rows)
+    for at in range(0, len(packs), micro_batch):
+        some = packs[at : at + micro_batch]
+        batch = collate(encoded, some).to(device)
+        losses = _token_losses(model, batch).double().cpu().numpy()
+        for row, documents in enumerate(some):
+            ends = np.cumsum([encoded.length(d) for d in documents])
+            sums = np.add.reduceat(losses[row], np.concatenate([[0], ends[:-1]]))
+            sums[-1] = losses[row, ends[-2] if len(ends) > 1 else 0 :].sum()
+            np.add.at(total, encoded.rows[documents], sums)
+    model.train(was_training)
+    return total
 
 
 @torch.no_grad()
