@@ -81,6 +81,10 @@ def check_words(recipe: Recipe) -> None:
     for i, selection in enumerate(recipe.select):
         where = f"select.{i}"
         selector = _word("selectors", selection.selector, f"{where}.selector")
+        if selector.needs.model and not selection.options.get("model"):
+            step = "Name the folder of a causal LM, or one of the hub"
+            need = f"is needed by selector {selection.selector!r}, which reads rows with a causal LM"
+            raise RecipeError(f"{where}.options.model", need, next_step=step)
         spec_of(selection, where)
         if selector.needs.target and recipe.target is None:
             raise RecipeError("target", f"is needed by selector {selection.selector!r}", next_step="Add a target")

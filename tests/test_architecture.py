@@ -28,7 +28,7 @@ HOMES = {
     "prefect": ("flows/",),
     "faiss": ("pipeline/index.py",),
     "sentence_transformers": ("pipeline/embed/",),
-    "transformers": ("trainer/", "pipeline/tokens.py", "pipeline/embed/"),
+    "transformers": ("trainer/", "pipeline/tokens.py", "pipeline/embed/", "pipeline/lm.py"),
     "sklearn": ("pipeline/embed/", "pipeline/report/"),
     "rensa": ("pipeline/shingles.py",),
     "typer": ("cli/",),

@@ -33,11 +33,13 @@ class Needs:
     """What a selector reads, and all that it is given; checked before any work.
 
     columns: of `rows.ROW`, or `plain`, which is `rows.plain_text`; `id` is always there.
+    model: it reads rows with a causal LM; its `Spec` is one of `lm.Spec`, whose `model` names it.
     """
 
     vectors: bool = False
     target: bool = False
     columns: tuple[str, ...] = ()
+    model: bool = False
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from mixtura.errors import MixturaError
 from mixtura.pipeline import tables
 from mixtura.pipeline.contract import Fitted, Needs, Shard
 from mixtura.pipeline.embed import read_vectors
+from mixtura.pipeline.lm import LIBRARIES, Located
 from mixtura.rows import ROW, plain_text
 from mixtura.store import Artefact, Store, code_version
 
@@ -24,10 +25,14 @@ PLAIN = ("text", "messages", "chosen")  # what `plain` is made of
 
 @dataclass(frozen=True)
 class Selected:
-    """A selector by its word, with its options as JSON: picklable, and part of an artefact's key."""
+    """A selector by its word, with its options as JSON: picklable, and part of an artefact's key.
+
+    model: the language model that `options` names, on this machine; None where the selector needs none.
+    """
 
     word: str
     options: dict[str, Any]
+    model: Located | None = None
 
     @property
     def selector(self) -> Any:
@@ -36,13 +41,19 @@ class Selected:
 
     @property
     def spec(self) -> Any:
-        """The options as the selector's own model."""
-        return self.selector.Spec.model_validate(self.options)
+        """The options as the selector's own model; a language model by its folder here."""
+        return self.selector.Spec.model_validate(self.options | ({"model": self.model.folder} if self.model else {}))
+
+    @property
+    def key(self) -> dict[str, Any]:
+        """What an artefact's key says of it: a language model counts by its contents, wherever it lies."""
+        return {"selector": self.word, "options": self.options | ({"model": self.model.identity} if self.model else {})}
 
     @property
     def code(self) -> str:
         """Version of the selector's code and of the arithmetic beneath it."""
-        return code_version(registry.words("selectors")[self.word], ("torch", "numpy", "polars"))
+        libraries = ("numpy", "polars", *(LIBRARIES if self.model else ("torch",)))
+        return code_version(registry.words("selectors")[self.word], libraries)
 
 
 @dataclass(frozen=True)
@@ -94,7 +105,7 @@ def fit(
         return fitted.facts
 
     inputs = [d for r in (sample, target, reference) for d in (r.digests if r else ["none"])]
-    spec = {"selector": selected.word, "options": selected.options, "seed": seed}
+    spec = selected.key | {"seed": seed}
     return store.make("fitted", write, inputs=inputs, spec=spec, code=selected.code)
 
 
@@ -124,9 +135,8 @@ def score_shard(job: ScoreJob) -> Artefact:
         tables.write(folder / "scores.parquet", scores)
         return {"rows": scores.height}
 
-    spec = {"selector": job.selected.word, "options": job.selected.options}
     inputs = [job.fitted_digest, *job.shard.digests]
-    return Store(job.store).make("scores", write, inputs=inputs, spec=spec, code=job.selected.code)
+    return Store(job.store).make("scores", write, inputs=inputs, spec=job.selected.key, code=job.selected.code)
 
 
 @contextmanager

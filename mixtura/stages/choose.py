@@ -13,9 +13,9 @@ import polars as pl
 from mixtura import recipe_file
 from mixtura.errors import InputError
 from mixtura.pipeline import embed as embedding
+from mixtura.pipeline import lm, scoring, tables
 from mixtura.pipeline import mix as mixing
 from mixtura.pipeline import pick as picking
-from mixtura.pipeline import scoring, tables
 from mixtura.pipeline.hashing import keys
 from mixtura.recipe import Selection
 from mixtura.rows import plain_text
@@ -133,6 +133,18 @@ def mix(plan: Plan, pool: Pool, picked: list[Picked]) -> Artefact:
     return made
 
 
+def language_model(plan: Plan, selection: Selection) -> lm.Located | None:
+    """The causal LM that a selection's options name; None where its selector needs none.
+
+    Raises:
+        InputError: no such model, pickled weights, or no such device.
+    """
+    if not recipe_file.selector_of(selection).needs.model:
+        return None
+    spec: Any = recipe_file.spec_of(selection)
+    return lm.locate(spec, plan.model(spec.model), key=f"select.{selection.word}.options.model")
+
+
 def draw_pool(plan: Plan, parts: list[Part], rows: int, purpose: str) -> Artefact:
     """A sample of the pool by hash of id: artefact with `chosen.parquet`, sorted by id."""
 
@@ -181,7 +193,8 @@ def _texts(samples: list[Artefact]) -> Iterator[str]:
 def _score(
     plan: Plan, stage: Tracker, pool: Pool, embedded: Embedded, vectors: dict[str, Artefact], selection: Selection
 ) -> Scored:
-    selected = scoring.Selected(selection.selector, recipe_file.spec_of(selection).model_dump(mode="json"))
+    options = recipe_file.spec_of(selection).model_dump(mode="json")
+    selected = scoring.Selected(selection.selector, options, language_model(plan, selection))
     parts = pool.of(selection.sources)
     needed = vectors if selected.selector.needs.vectors else {}
     shards = [_rows(p.rows, "rows.parquet", needed.get(p.path)) for p in parts]

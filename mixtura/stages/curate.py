@@ -31,6 +31,8 @@ def curate(plan: Plan, step: Step = plainly) -> publish.Published:
         CountError: the books do not balance.
     """
     check_output(plan.output)
+    for selection in plan.recipe.select:
+        choose.language_model(plan, selection)  # a model that is not there is told before hours of work
     plan.store.sweep()
     with plan.workers:
         units = step("ingest", gather.ingest, plan)

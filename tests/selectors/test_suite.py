@@ -14,6 +14,7 @@ import pytest
 from generators import Planted, cut, shard, two_topics
 from polars.testing import assert_frame_equal
 from pydantic import ValidationError
+from tiny_lm import tiny_lm
 
 from mixtura.errors import InputError
 from mixtura.pipeline.contract import Fitted, Shard
@@ -28,13 +29,18 @@ FILES = sorted(p.stem for p in (ROOT / "mixtura/selectors").glob("[!_]*.py"))
 EXEMPT = {"check_equal_rows_have_equal_scores": {"uniform": "its draw is keyed by id, so that equal rows differ"}}
 
 
+def spec_of(selector: Any, **changed: Any) -> Any:
+    """The default options, and a language model where the selector reads with one."""
+    return selector.Spec(**({"model": tiny_lm()} if selector.needs.model else {}), **changed)
+
+
 def fit(selector: Any, planted: Planted, **changed: Any) -> Fitted:
     given = {"sample": planted.pool, "target": planted.target, "reference": planted.reference, "seed": 7} | changed
-    return selector.fit(selector.Spec(), **given)
+    return selector.fit(spec_of(selector), **given)
 
 
 def scored(selector: Any, planted: Planted, rows: Shard | None = None) -> pl.DataFrame:
-    return selector.score(selector.Spec(), fit(selector, planted), planted.pool if rows is None else rows)
+    return selector.score(spec_of(selector), fit(selector, planted), planted.pool if rows is None else rows)
 
 
 def check_one_finite_score_per_row_in_order(selector):
@@ -60,7 +66,7 @@ def check_order_of_the_pool_changes_nothing(selector):
 
 def check_cut_into_shards_changes_no_bit(selector):
     planted = two_topics(pool_rows=1100)  # more than one tile of 512 rows
-    spec, fitted = selector.Spec(), fit(selector, planted)
+    spec, fitted = spec_of(selector), fit(selector, planted)
     whole = selector.score(spec, fitted, planted.pool)
     for sizes in ([1] * 20, [300, 500, 300], [513, 587]):
         ends = np.cumsum([0, *sizes])
@@ -90,7 +96,7 @@ def check_missing_column_is_named(selector):
     for column in ("id", *selector.needs.columns):
         lacking = Shard(planted.pool.rows.drop(column), planted.pool.vectors)
         with pytest.raises(InputError, match=rf"selector '{selector.name}' needs columns \['{column}'\]"):
-            selector.score(selector.Spec(), fit(selector, planted), lacking)
+            selector.score(spec_of(selector), fit(selector, planted), lacking)
 
 
 def check_missing_vectors_are_named(selector):
@@ -118,7 +124,7 @@ def check_lacking_target_is_named(selector):
 def check_one_row_gets_an_answer(selector):
     planted = two_topics()
     one = {"sample": cut(planted.pool, [0]), "target": cut(planted.target, [0]), "reference": None}
-    out = selector.score(selector.Spec(), fit(selector, planted, **one), cut(planted.pool, [3]))
+    out = selector.score(spec_of(selector), fit(selector, planted, **one), cut(planted.pool, [3]))
     assert out.height == 1
     assert np.isfinite(out["score"][0])
 
@@ -146,7 +152,7 @@ def check_saved_fit_scores_alike(selector):
     with tempfile.TemporaryDirectory() as folder:
         fitted.save(Path(folder))
         loaded = Fitted.load(Path(folder))
-    spec = selector.Spec()
+    spec = spec_of(selector)
     want, got = (selector.score(spec, f, planted.pool) for f in (fitted, loaded))
     assert_frame_equal(want, got, check_exact=True)
     assert loaded.facts == fitted.facts
@@ -179,7 +185,7 @@ def check_identity_is_declared(selector):
     assert selector.scale in ("rank", "log_weight", "probability", "threshold")
     assert find("selectors", selector.name) is selector
     with pytest.raises(ValidationError, match="no_such_option"):
-        selector.Spec(no_such_option=1)
+        spec_of(selector, no_such_option=1)
     for name, field in selector.Spec.model_fields.items():
         assert field.description, f"option {name} says nothing"
 
