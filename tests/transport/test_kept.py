@@ -8,7 +8,7 @@ from generators import unit
 from scipy.special import logsumexp
 
 from mixtura.pipeline.transport import TILE, soft_distances
-from mixtura.pipeline.transport.kept import keep_largest
+from mixtura.pipeline.transport.kept import largest_shares
 
 
 def problem(n: int, m: int, seed: int = 0, d: int = 8) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -54,10 +54,11 @@ def test_kept_targets_are_those_of_a_full_sort(eps, m, keep):
 def test_ties_are_kept_by_index_after_the_target():
     exps = np.full((TILE, 5), 1.0, np.float32)
     exps[:, 2] = 0.5
-    one = np.ones((TILE, 1))
-    targets, shares = keep_largest(exps, one / 64, one / 4.5, np.full(TILE, 3), 4)
-    np.testing.assert_array_equal(targets, np.tile([3, 0, 1, 4], (TILE, 1)))
-    np.testing.assert_allclose(shares, 1 / 4.5, rtol=1e-6)
+    factor = np.full((TILE, 1), 1 / 4.5)
+    place, at, share = largest_shares(exps, factor, np.zeros(5, int), np.full(TILE, 3), 4)
+    np.testing.assert_array_equal(place, np.arange(4 * TILE))
+    np.testing.assert_array_equal(at.reshape(TILE, 4) % 5, np.tile([3, 0, 1, 4], (TILE, 1)))
+    np.testing.assert_allclose(share, 1 / 4.5, rtol=1e-6)
 
 
 def test_duplicate_targets_share_alike():
