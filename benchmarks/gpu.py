@@ -16,14 +16,16 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
+from benchmarks import embedding
 from benchmarks.corpora import gather
+from benchmarks.models import random_encoder
 from mixtura.pipeline.embed import load_encoder
 from mixtura.pipeline.index import Index
 from mixtura.pipeline.transport import median_cost, soft_distances, solve_prices
@@ -35,7 +37,6 @@ R = TypeVar("R")
 COSINE_TOLERANCE = 0.01  # bf16 keeps 8 bits: the bound that embed/sentence.py states
 LOSS_TOLERANCE = 0.05  # nats per token after the same steps, bf16 autocast against f32
 TOP = 0.1  # of the rows are picked
-SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
 class Figures:
@@ -64,15 +65,20 @@ class Figures:
         return result
 
 
-def other_device() -> str:
+def other_device() -> Literal["cpu", "cuda"]:
     """The device that is compared with the CPU."""
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def sides() -> tuple[tuple[str, Literal["cpu", "cuda"]], ...]:
+    """The name of each side and its device."""
+    return ("cpu", "cpu"), ("gpu", other_device())
 
 
 def compare_encoders(figures: Figures, model: Path, texts: Sequence[str]) -> dict[str, np.ndarray]:
     """Vectors of both devices, f32[n, d]; inner products must agree, and the order of rows must not matter."""
     found: dict[str, np.ndarray] = {}
-    for side, device in (("cpu", "cpu"), ("gpu", other_device())):
+    for side, device in sides():
         encoder = load_encoder(Embed(encoder=str(model), device=device))
         encoder.encode(texts[:64])  # warm up
         vectors = figures.timed(f"embed_rows_per_s_{side}", len(texts), lambda e=encoder: e.encode(texts))
@@ -85,6 +91,14 @@ def compare_encoders(figures: Figures, model: Path, texts: Sequence[str]) -> dic
         "embed_inner_product_error", worst := float(np.abs(inner[0] - inner[1]).max()), worst <= COSINE_TOLERANCE
     )
     return found
+
+
+def compare_encoding_speed(figures: Figures, model: Path, texts: Sequence[str]) -> None:
+    """Packed tiles against plain `SentenceTransformer.encode` by turns; see `benchmarks.embedding`."""
+    turns, found = embedding.contest(model, texts, other_device(), rounds=3)
+    turns.table(other_device(), len(texts), "plain")
+    for name in ("texts_per_s", "plain_texts_per_s", "speedup", "speedup_tuned_plain", "over_products"):
+        figures.note(f"embedding_{name}", found[name])
 
 
 def compare_index(figures: Figures, vectors: np.ndarray, k: int = 10) -> None:
@@ -120,7 +134,7 @@ def compare_trainers(figures: Figures, texts: Sequence[str], folder: Path, tiny:
         pq.write_table(pa.table({"text": list(rows)}), mixture / split / "rows.parquet")
     prepare_tiny(texts, tiny, folder / "start", seed=1)
     after = []
-    for side, device in (("cpu", "cpu"), ("gpu", other_device())):
+    for side, device in sides():
         spec = Train(model=str(folder / "start"), device=device, steps=steps, sequence_length=256, batch_tokens=4_096)
         tokens = steps * spec.batch_tokens
         work = lambda s=spec, n=side: train(mixture, s, out=folder / f"model-{n}", seed=1)  # noqa: E731
@@ -136,38 +150,6 @@ def random_units(n: int, d: int) -> np.ndarray:
     """f32[n, d], unit L2 norm."""
     vectors = np.random.default_rng(0).standard_normal((n, d), np.float32)
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-
-
-def random_encoder(texts: Sequence[str], folder: Path, *, layers: int = 6, width: int = 384) -> Path:
-    """A sentence-transformers model with random weights and a WordPiece tokenizer trained on the texts."""
-    from sentence_transformers import SentenceTransformer
-    from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
-    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
-
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    learn = trainers.WordPieceTrainer(vocab_size=8_000, special_tokens=list(SPECIAL), show_progress=False)
-    tokenizer.train_from_iterator(texts[:5_000], learn)
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-    )
-    names = dict(zip(("pad_token", "unk_token", "cls_token", "sep_token", "mask_token"), SPECIAL, strict=True))
-    bert = folder / "bert"
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=256, **names).save_pretrained(bert)
-    torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=tokenizer.get_vocab_size(),
-        hidden_size=width,
-        num_hidden_layers=layers,
-        num_attention_heads=12,
-        intermediate_size=4 * width,
-    )
-    BertModel(config).save_pretrained(bert)
-    modules = [Transformer(str(bert), max_seq_length=256), Pooling(width), Normalize()]
-    SentenceTransformer(modules=modules, device="cpu").save_pretrained(str(folder / "model"), create_model_card=False)
-    return folder / "model"
 
 
 def main() -> int:
@@ -189,6 +171,7 @@ def main() -> int:
         texts = [*targets, *(r["text"] for r in rows)]
         model = given.model or random_encoder(texts, folder / "encoder", layers=given.layers)
         vectors = compare_encoders(figures, model, texts)
+        compare_encoding_speed(figures, model, texts)
         compare_index(
             figures, np.concatenate([vectors["cpu"], random_units(given.index_rows, vectors["cpu"].shape[1])])
         )

@@ -49,7 +49,7 @@ KINDS: dict[str, tuple[str, dict[str, Any], str, bool]] = {
 TEXTS = ["", "dog", "far unknown words", *(" ".join((WORDS * 5)[i : i + 3 * i]) for i in range(1, 21))]
 
 
-def saved(folder: Path, kind: str, options: dict[str, Any], pooling: str) -> Path:
+def saved(folder: Path, kind: str, options: dict[str, Any], pooling: Any) -> Path:
     """A sentence-transformers model of two layers with random weights, reading at most 64 tokens."""
     import torch
     import transformers
