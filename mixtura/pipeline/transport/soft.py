@@ -10,9 +10,10 @@ import torch
 
 from mixtura.errors import InputError
 from mixtura.pipeline.transport.kept import largest_shares
-from mixtura.pipeline.transport.tiles import TILE, one_thread, tiles
+from mixtura.pipeline.transport.tiles import TILE, one_thread, tensor, tiles
 
 NEAR = 86.0  # bits between prices up to which 2^-126, the least f32, is lost in the rounding of an unpriced sum
+BATCH = 16 * TILE  # rows whose sums are turned into distances at once: by tiles, this took a tenth of the pass
 BLURRED = 16.0  # of cost: from here on eps times the rounding of f32 would be seen in f, and f64 is used
 
 
@@ -78,10 +79,14 @@ def soft_distances(
     found: dict[str, np.ndarray] = {}
     with one_thread():
         # a tile of padding for no rows: their arrays then have the shapes and types of all others
-        for rows, tile in tiles(x if len(x) else np.zeros((1, y.shape[1]), np.float32), scorer.dtype):
-            for name, part in scorer.score(tile).items():
+        some = x if len(x) else np.zeros((1, y.shape[1]), np.float32)
+        for start in range(0, len(some), BATCH):
+            batch = some[start : start + BATCH]
+            for rows, tile in tiles(batch, scorer.dtype):
+                scorer.score(tile, rows.start)
+            for name, part in scorer.finish().items():
                 whole = found.setdefault(name, np.empty((len(x), *part.shape[1:]), part.dtype))
-                whole[rows] = part[: len(whole[rows])]
+                whole[start : start + BATCH] = part[: len(x) - start][: len(batch)]
     return SoftDistances(**found)
 
 
@@ -99,64 +104,73 @@ class _Scorer:
         with np.errstate(divide="ignore"):  # a weight of 0 adds -inf, and exp2(-inf) is 0
             bias = (price - 2.0) / self.bit + np.log2(b)
         self.added = torch.from_numpy(bias).to(self.dtype)
-        self.scaled = torch.from_numpy(y.T * (2.0 / self.bit)).to(self.dtype).contiguous()
+        self.scaled = tensor(y).to(self.dtype).mul_(2.0 / self.bit).T.contiguous()
         self.group = np.zeros(len(y), np.int64) if groups is None else groups.astype(np.int64)
         self.slices = _slices(self.group)
         self.log_weight = np.log2([b[g].sum() for g in self.slices])
         self.without = _Without(-np.asarray(price, np.float64) / self.bit, self.dtype) if price.any() else None
-        self.logits, self.scratch = (torch.empty(TILE, len(y), dtype=self.dtype) for _ in range(2))
+        self.tile = torch.empty(TILE, len(y), dtype=self.dtype)
+        table, small = (BATCH, len(self.slices)), self.tile.numpy().dtype
+        self.top, self.mass, self.plain = np.zeros(table, small), np.ones(table), np.zeros(table)
+        self.target = np.zeros(table, np.int64)
+        self.kept = {
+            "targets": np.empty((BATCH, keep), np.int32),
+            "shares": np.empty((BATCH, keep), np.float32),
+            "costs": np.empty((BATCH, keep), np.float32),
+        }
 
-    def score(self, tile: torch.Tensor) -> dict[str, np.ndarray]:
-        """The fields of `SoftDistances` for TILE rows."""
-        torch.addmm(self.added, tile, self.scaled, out=self.logits)
-        parts = [_log_sum_exp(self.logits[:, g], self.scratch[:, g]) for g in self.slices]
-        tops = np.stack([top for top, _, _ in parts], 1)  # of each group
-        of_group = np.stack([top.astype(np.float64) + np.log2(mass) for top, _, mass in parts], 1)
+    def score(self, tile: torch.Tensor, start: int) -> None:
+        """Of TILE rows, what is left of M numbers each goes into the batch's tables, from row `start` of them."""
+        rows = slice(start, start + TILE)
+        torch.addmm(self.added, tile, self.scaled, out=self.tile)
+        logits = self.tile.clone() if self.without and not self.without.near else None
+        for i, g in enumerate(self.slices):
+            self.top[rows, i], self.target[rows, i], self.mass[rows, i] = _log_sum_exp(self.tile[:, g])
+        if self.keep:
+            self._keep(rows)
+        if self.without:
+            for i, g in enumerate(self.slices):
+                far = None if logits is None else logits[:, g]
+                self.plain[rows, i] = self.without.log_mass(self.tile[:, g], self.top[rows, i], far, g)
+
+    def finish(self) -> dict[str, np.ndarray]:
+        """The fields of `SoftDistances` for BATCH rows: all in one shape, so that no row's bits depend on others'."""
+        of_group = self.top + np.log2(self.mass)
         log_mass = _log_of_sum(of_group)
-        best = np.arange(TILE), tops.argmax(1)
-        target = np.stack([t + g.start for (_, t, _), g in zip(parts, self.slices, strict=True)], 1)[best]
+        best = np.arange(BATCH), self.top.argmax(1)
+        target = (self.target + [g.start for g in self.slices])[best]
         found = {
             "soft": -self.bit * log_mass,
             "target": target,
-            "share": np.exp2(tops[best] - log_mass).astype(np.float32),
-            "distance": self._cost(tops[best], target),
+            "share": np.exp2(self.top[best] - log_mass).astype(np.float32),
+            "distance": self._cost(self.top[best], target),
         }
+        found["soft_unpriced"] = -self.bit * _log_of_sum(self.plain) if self.without else found["soft"]
         if self.grouped:
             found["soft_by_group"] = -self.bit * (of_group - self.log_weight)
-        if self.keep:
-            found |= self._kept(tops, log_mass, target)
-        found["soft_unpriced"] = found["soft"] if self.without is None else self._unpriced(tops)
-        return found
+        return found | self.kept if self.keep else found
 
     def _cost(self, logit: np.ndarray, target: np.ndarray) -> np.ndarray:
         """c(x, y), f32: what prices and weights added to a logit is taken off again."""
         return (2.0 - self.bit * (logit - self.added.numpy()[target])).astype(np.float32)
 
-    def _kept(self, tops: np.ndarray, log_mass: np.ndarray, target: np.ndarray) -> dict[str, np.ndarray]:
-        factor = np.exp2(tops - log_mass[:, None])
-        place, at, share = largest_shares(self.scratch.numpy(), factor, self.group, target, self.keep)
-        column = at % len(self.group)
-        cost = self._cost(self.logits.numpy().reshape(-1).take(at), column)
-        tables = {
-            "targets": np.full((TILE, self.keep), -1, np.int32),
-            "shares": np.zeros((TILE, self.keep), np.float32),
-            "costs": np.zeros((TILE, self.keep), np.float32),
-        }
-        for table, value in zip(tables.values(), (column, share, cost), strict=True):
+    def _keep(self, rows: slice) -> None:
+        top = self.top[rows]
+        best = np.arange(TILE), top.argmax(1)
+        factor = np.exp2(top - _log_of_sum(top + np.log2(self.mass[rows]))[:, None])
+        target = (self.target[rows] + [g.start for g in self.slices])[best]
+        exps = self.tile.numpy()
+        place, at, share = largest_shares(exps, factor, self.group, target, self.keep)
+        row, column = np.divmod(at, len(self.group))
+        cost = self._cost(np.log2(exps.reshape(-1).take(at)) + top[row, self.group.take(column)], column)
+        for name, value, none in (("targets", column, -1), ("shares", share, 0), ("costs", cost, 0)):
+            table = self.kept[name][rows]
+            table.fill(none)
             table.reshape(-1)[place] = value
-        return tables
-
-    def _unpriced(self, tops: np.ndarray) -> np.ndarray:
-        assert self.without is not None
-        of_group = [
-            self.without.log_mass(self.logits[:, g], self.scratch[:, g], tops[:, i], g)
-            for i, g in enumerate(self.slices)
-        ]
-        return -self.bit * _log_of_sum(np.stack(of_group, 1))
 
 
 class _Without:
-    """A tile's sums had there been no prices, from its logits under prices.
+    """A tile's sums had there been no prices, from what it is under prices.
 
     Args:
         change: f64[M], bits; what turns a logit under prices into one without.
@@ -169,24 +183,29 @@ class _Without:
         self.change = torch.from_numpy(change).to(dtype)
         self.factor = torch.from_numpy(np.exp2(change - self.most)).to(dtype)
 
-    def log_mass(self, logits: torch.Tensor, scratch: torch.Tensor, top: np.ndarray, group: slice) -> np.ndarray:
-        """f64[TILE], log2 sum exp2 of a group; `scratch` holds exp2(logits - top), and both tiles are spent."""
-        if self.near:  # weigh the exponentials again: none that matters has underflowed
-            mass, shift = scratch.mul_(self.factor[group]).sum(1).numpy().astype(np.float64), self.most
+    def log_mass(self, exps: torch.Tensor, top: np.ndarray, logits: torch.Tensor | None, group: slice) -> np.ndarray:
+        """f64[TILE], log2 sum exp2 of a group; `exps` is exp2(logits - top), `logits`, if given, hold themselves.
+
+        Both are spent.
+        """
+        if logits is None:  # weigh the exponentials again: none that matters has underflowed
+            mass, shift = exps.mul_(self.factor[group]).sum(1).numpy().astype(np.float64), self.most
         else:
-            (top, _, mass), shift = _log_sum_exp(logits.add_(self.change[group]), scratch), 0.0
+            (top, _, mass), shift = _log_sum_exp(logits.add_(self.change[group])), 0.0
         return top.astype(np.float64) + np.log2(mass) + shift
 
 
-def _log_sum_exp(logits: torch.Tensor, scratch: torch.Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Row maxima, where they are i64, and sums of exp2(logit - maximum) f64; numpy's argmax is 10 times torch's."""
+def _log_sum_exp(logits: torch.Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Row maxima, where they are i64, and sums f64 of exp2(logit - maximum), which takes the place of the logits.
+
+    In place, as a tile and its copy would not stay in the cache; numpy's argmax is 10 times torch's.
+    """
     table = logits.numpy()
     target = table.argmax(1)
     top = table[np.arange(TILE), target]
-    torch.sub(logits, torch.from_numpy(top)[:, None], out=scratch)
     # a power of 2 below the least normal number counts for nothing, and takes 2 (exp2) to 20 times (exp) as long
-    scratch.clamp_(min=math.log2(torch.finfo(scratch.dtype).tiny)).exp2_()
-    return top, target, scratch.sum(1).numpy().astype(np.float64)
+    logits.sub_(torch.from_numpy(top)[:, None]).clamp_(min=math.log2(torch.finfo(logits.dtype).tiny)).exp2_()
+    return top, target, logits.sum(1).numpy().astype(np.float64)
 
 
 def _log_of_sum(logs: np.ndarray) -> np.ndarray:
