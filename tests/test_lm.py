@@ -101,6 +101,29 @@ def test_a_row_does_not_feel_its_neighbours(chosen):
     np.testing.assert_array_equal(lm.losses(some)[0], losses[chosen])
 
 
+def test_every_batch_of_a_length_has_one_shape_and_one_thread():
+    """The reasons for the equality above, which small models may show without them."""
+    lm, seen = reader(max_tokens=200), []
+
+    def note(_, args, kwargs):
+        seen.append((*kwargs["input_ids"].shape, torch.get_num_threads()))
+
+    before = torch.get_num_threads()
+    handle = lm.model.base_model.register_forward_pre_hook(note, with_kwargs=True)
+    try:
+        torch.set_num_threads(2)
+        for some in (ROWS, ROWS[:1], ROWS[5:9], ROWS[-2:]):
+            lm.pooled(some)
+            lm.losses(some)
+    finally:
+        torch.set_num_threads(before)
+        handle.remove()
+    shapes = {(rows, length) for rows, length, _ in seen}
+    assert len(shapes) == len({length for _, length in shapes}) >= 5
+    assert all(rows == max(1, 512 // length) for rows, length in shapes)
+    assert {threads for *_, threads in seen} == {1}
+
+
 def test_threads_of_the_machine_change_no_bit():
     lm, before = reader(max_tokens=200), torch.get_num_threads()
     made = []

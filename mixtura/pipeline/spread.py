@@ -53,7 +53,7 @@ class Weighed:
     probability: f64[n], mass that the row takes of all targets; 0 where none reaches it.
     nearest: i64[n], its nearest target, the first of equals.
     distance: f32[n], to that target.
-    reaching: i32[n], targets within whose radius the row is.
+    reaching: i32[n], targets of which it takes.
     beyond: f32[n], how far it is outside the radius that it misses least; below 0 inside.
     """
 
@@ -71,10 +71,11 @@ def weigh(plan: Spread, x: np.ndarray, y: np.ndarray, density: np.ndarray) -> We
     for start in range(0, n, TILE):
         rows = slice(start, start + TILE)
         far = distances(x[rows], y)
-        out.probability[rows] = plan.share(far, density[rows]).sum(1)
+        share = plan.share(far, density[rows])
+        out.probability[rows] = share.sum(1)
         out.nearest[rows] = far.argmin(1)
         out.distance[rows] = far.min(1)
-        out.reaching[rows] = (far <= plan.radius).sum(1)
+        out.reaching[rows] = (share > 0).sum(1)
         out.beyond[rows] = (far - plan.radius).min(1)
     return out
 

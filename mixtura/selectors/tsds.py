@@ -28,7 +28,7 @@ class Spec(contract.Spec):
         default=0.5, description="Near 1 only the nearest rows count; near 0 every row counts as much."
     )
     distance_unit: Positive = Field(
-        default=5.0,
+        default=1.0,  # the authors' configuration: "in the same scale as the norm of the embeddings", here 1
         description="The paper's C: a distance that counts as much as full diversity. Higher spreads over more rows.",
     )
     sigma: Positive = Field(
@@ -81,7 +81,7 @@ class Tsds:
     def score(self, spec: Spec, fitted: Fitted, shard: Shard) -> pl.DataFrame:
         """`id, score, nearest_target_id, distance, targets_reaching, near_duplicates`.
 
-        `distance` (0 to 2) is to the nearest target; `targets_reaching` counts those whose radius holds the row;
+        `distance` (0 to 2) is to the nearest target; `targets_reaching` counts those that spread to the row;
         `near_duplicates` is the row's crowd in the sample, each neighbour by its nearness.
         """
         x, a = vectors_of(self.name, self.needs, shard, "shard"), fitted.arrays
