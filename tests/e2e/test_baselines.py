@@ -1,0 +1,82 @@
+"""The baselines by their words in a recipe, from files to a mixture; a model that is lacking is told before any work."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+import yaml
+from e2e import corpus
+from generators import two_topics
+from tiny_lm import tiny_lm
+
+from mixtura.errors import InputError
+
+MODEL = {"options": {"model": "lm", "device": "cpu"}, "pick": {"budget_rows": 12}}
+SELECT: list[dict[str, Any]] = [
+    {"selector": "rds", **MODEL},
+    {"selector": "perplexity", **MODEL},
+    {"selector": "tsds", "pick": {"budget_rows": 12, "rule": "gumbel"}},
+]
+
+
+def build(base: Path, select: list[dict[str, Any]]) -> Path:
+    planted = two_topics(pool_rows=60, wanted_rows=20)
+    for name, rows in (("pool", planted.pool), ("target", planted.target)):
+        lines = [json.dumps({"text": t}) + "\n" for t in rows.rows["text"]]
+        (base / f"{name}.jsonl").write_text("".join(lines))
+    shutil.copytree(tiny_lm(), base / "lm", dirs_exist_ok=True)
+    tree = {"name": "b", "sources": {"web": {"files": "pool.jsonl"}}, "target": {"files": "target.jsonl"}}
+    tree |= {"select": select, "mix": {"splits": {"validation": 0}}}
+    (base / "recipe.yaml").write_text(yaml.safe_dump(tree))
+    return base / "recipe.yaml"
+
+
+def test_each_is_one_word_and_neither_shards_nor_place_reach_the_bytes(tmp_path):
+    made = []
+    for shard_rows in (7, 50):
+        base = tmp_path / f"of_{shard_rows}"
+        base.mkdir()
+        done, _ = corpus.curate_here(build(base, SELECT), shard_rows=shard_rows)
+        made.append(corpus.contents(done.folder))
+        rows = pl.concat([pl.read_parquet(f) for f in sorted((done.folder / "train").glob("*.parquet"))])
+        why = {s: json.loads(w) for s, w in rows.select("selection", "why").iter_rows()}
+        assert {"targets", "costs", "tokens_read"} < set(why["rds"])
+        assert {"loss", "quantile"} < set(why["perplexity"])
+        assert {"targets_reaching", "near_duplicates"} < set(why["tsds"])
+    assert made[0] == made[1]
+
+
+def test_another_model_scores_anew_and_another_option_of_pick_does_not(tmp_path):
+    recipe = build(tmp_path, SELECT[:1])
+    corpus.curate_here(recipe)
+    again, teller = corpus.curate_here(build(tmp_path, [SELECT[0] | {"pick": {"budget_rows": 9}}]))
+    assert (teller.computed["score"], teller.reused["score"]) == (0, 2)
+    assert again.summary.total.rows == 9
+    config = json.loads((tmp_path / "lm/config.json").read_text())
+    (tmp_path / "lm/config.json").write_text(json.dumps(config | {"rope_theta": 5.0}))
+    _, teller = corpus.curate_here(recipe)
+    assert teller.computed["score"] == 2
+
+
+@pytest.mark.parametrize(
+    ("model", "need"),
+    [
+        (None, r"select.0.options.model is needed by selector 'rds', which reads rows with a causal LM\. Name the"),
+        ("./lmm", r"select.rds.options.model must be a folder that exists, or a model's name; .* Nearest: 'lm'"),
+        ("nobody/nothing", r"select.rds.options.model 'nobody/nothing' must be a model folder, or a model's name that"),
+        ("pickled", r"select.rds.options.model '.*/pickled' must hold its weights as safetensors; got 'pytorch_model"),
+    ],
+)
+def test_a_model_that_is_lacking_is_told_before_any_work(tmp_path, model, need):
+    options = {"options": {"model": model}} if model else {}
+    recipe = build(tmp_path, [{"selector": "rds", "pick": {"budget_rows": 3}, **options}])
+    (tmp_path / "pickled").mkdir()
+    (tmp_path / "pickled/pytorch_model.bin").write_bytes(b"no pickle is read")
+    with pytest.raises(InputError, match=need):
+        corpus.curate_here(recipe)
+    assert not list(tmp_path.glob(".mixtura/*/*")), "work was done before the model was looked for"
