@@ -13,7 +13,10 @@ from mixtura.pipeline.transport.kept import largest_shares
 from mixtura.pipeline.transport.tiles import TILE, one_thread, tensor, tiles
 
 NEAR = 86.0  # bits between prices up to which 2^-126, the least f32, is lost in the rounding of an unpriced sum
-BATCH = 16 * TILE  # rows whose sums are turned into distances at once: by tiles, this took a tenth of the pass
+BATCH = 16 * TILE  # rows whose sums are turned into distances at once: small arrays cost little a row then
+# bits below a row's largest logit from which an exponential counts for nothing; where it is not a normal number of f32,
+# it takes twice (exp2) to 20 times (exp) as long
+LEAST_BITS = 126.0
 BLURRED = 16.0  # of cost: from here on eps times the rounding of f32 would be seen in f, and f64 is used
 
 
@@ -104,6 +107,7 @@ class _Scorer:
         with np.errstate(divide="ignore"):  # a weight of 0 adds -inf, and exp2(-inf) is 0
             bias = (price - 2.0) / self.bit + np.log2(b)
         self.added = torch.from_numpy(bias).to(self.dtype)
+        self.bits = 4.0 / self.bit + float(np.ptp(bias))
         self.scaled = tensor(y).to(self.dtype).mul_(2.0 / self.bit).T.contiguous()
         self.group = np.zeros(len(y), np.int64) if groups is None else groups.astype(np.int64)
         self.slices = _slices(self.group)
@@ -125,7 +129,7 @@ class _Scorer:
         torch.addmm(self.added, tile, self.scaled, out=self.tile)
         logits = self.tile.clone() if self.without and not self.without.near else None
         for i, g in enumerate(self.slices):
-            self.top[rows, i], self.target[rows, i], self.mass[rows, i] = _log_sum_exp(self.tile[:, g])
+            self.top[rows, i], self.target[rows, i], self.mass[rows, i] = _log_sum_exp(self.tile[:, g], self.bits)
         if self.keep:
             self._keep(rows)
         if self.without:
@@ -191,20 +195,23 @@ class _Without:
         if logits is None:  # weigh the exponentials again: none that matters has underflowed
             mass, shift = exps.mul_(self.factor[group]).sum(1).numpy().astype(np.float64), self.most
         else:
-            (top, _, mass), shift = _log_sum_exp(logits.add_(self.change[group])), 0.0
+            (top, _, mass), shift = _log_sum_exp(logits.add_(self.change[group]), math.inf), 0.0
         return top.astype(np.float64) + np.log2(mass) + shift
 
 
-def _log_sum_exp(logits: torch.Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _log_sum_exp(logits: torch.Tensor, bits: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Row maxima, where they are i64, and sums f64 of exp2(logit - maximum), which takes the place of the logits.
 
-    In place, as a tile and its copy would not stay in the cache; numpy's argmax is 10 times torch's.
+    In place, as a tile and its copy would not stay in the cache; numpy's argmax is 10 times torch's. `bits` is a bound
+    on how far apart logits may be.
     """
     table = logits.numpy()
     target = table.argmax(1)
     top = table[np.arange(TILE), target]
-    # a power of 2 below the least normal number counts for nothing, and takes 2 (exp2) to 20 times (exp) as long
-    logits.sub_(torch.from_numpy(top)[:, None]).clamp_(min=math.log2(torch.finfo(logits.dtype).tiny)).exp2_()
+    logits.sub_(torch.from_numpy(top)[:, None])
+    if bits > LEAST_BITS:
+        logits.clamp_(min=-LEAST_BITS)
+    logits.exp2_()
     return top, target, logits.sum(1).numpy().astype(np.float64)
 
 
