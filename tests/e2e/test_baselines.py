@@ -1,4 +1,4 @@
-"""The baselines by their words in a recipe, from files to a mixture; a model that is lacking is told before any work."""
+"""The baselines by their words in a recipe, files to mixture; a model that is lacking is told before any work."""
 
 from __future__ import annotations
 
