@@ -104,7 +104,8 @@ def compare_encoding_speed(figures: Figures, model: Path, texts: Sequence[str]) 
 def compare_index(figures: Figures, vectors: np.ndarray, k: int = 10) -> None:
     """Exact search must give the same positions and bits on both devices; queries are the first rows themselves."""
     queries, answers = vectors[:1_000], []
-    for side, device in (("cpu", "cpu"), ("gpu", "auto")):
+    devices: tuple[tuple[str, Literal["cpu", "auto"]], ...] = (("cpu", "cpu"), ("gpu", "auto"))
+    for side, device in devices:
         index = Index(vectors, device=device)
         index.search(queries[:8], k)  # warm up
         figures.note(f"index_device_{side}", index.device)

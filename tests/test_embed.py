@@ -6,6 +6,7 @@ import itertools
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import polars as pl
@@ -14,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mixtura.errors import InputError
-from mixtura.pipeline.embed import EmbedJob, embed_shard, fit_encoder, load_encoder, read_vectors
+from mixtura.pipeline.embed import EmbedJob, embed_shard, fit_encoder, load_encoder, read_vectors, sentence
 from mixtura.pipeline.embed.fitted import Features, FittedEncoder, choose_features, term_counts
 from mixtura.pipeline.embed.words import grams, hash_of
 from mixtura.pipeline.lengths import length_batches, length_class
@@ -238,6 +239,21 @@ def test_an_empty_shard_gives_no_vectors(tmp_path, fitted):
     assert vectors.shape == (0, fitted.dimensions)
 
 
+def test_a_shard_of_many_batches_has_the_same_vectors(tmp_path, fitted, monkeypatch):
+    """Batches are written as they come, and a model may be a batch behind its reader."""
+    rows = shard(tmp_path / "rows.parquet", TEXTS)
+    spec = SPEC.model_copy(update={"dtype": "f32"})
+    stored = []
+    for batch in (7, 4_096):
+        monkeypatch.setattr("mixtura.pipeline.embed.BATCH_ROWS", batch)
+        made = embed_shard(EmbedJob(rows, "d", spec, fitted.folder, fitted.digest, str(tmp_path / f"{batch}")))
+        stored.append((read_vectors(made.file("vectors.parquet")), made.facts))
+    (few, few_facts), (all_at_once, facts) = stored
+    assert few[0] == all_at_once[0] == [f"r{i}" for i in range(len(TEXTS))]
+    assert (few[1] == all_at_once[1]).all()
+    assert few_facts == facts
+
+
 # --- sentence-transformers ---
 
 
@@ -304,6 +320,32 @@ def test_a_model_vector_depends_on_its_text_alone(tiny_model):
     assert (together == np.concatenate([encoder.encode([t]) for t in texts])).all()
     order = np.random.default_rng(0).permutation(len(texts))
     assert (encoder.encode([texts[i] for i in order]) == together[order]).all()
+
+
+def test_a_stream_of_batches_gives_what_all_texts_at_once_give(tiny_model):
+    """In order, and with no more than one batch read ahead of the one that is handed out."""
+    encoder = load_encoder(model_spec(tiny_model))
+    taken = []
+
+    def batches():
+        for i in range(0, len(LONG), 7):
+            taken.append(i)
+            yield LONG[i : i + 7]
+
+    parts = []
+    for part in encoder.stream(batches()):
+        parts.append(part)
+        assert len(taken) <= len(parts) + 1
+    assert (np.concatenate(parts) == encoder.encode(LONG)).all()
+
+
+@pytest.mark.parametrize(
+    ("process", "gpu"), [("MainProcess", 0), ("SpawnProcess-1", 0), ("SpawnProcess-2", 1), ("SpawnProcess-4", 0)]
+)
+def test_workers_take_gpus_in_turns(process, gpu, monkeypatch):
+    monkeypatch.setattr("multiprocessing.current_process", lambda: SimpleNamespace(name=process))
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 3)
+    assert sentence.own_gpu() == gpu
 
 
 @given(st.lists(st.integers(1, 600), min_size=1, max_size=60), st.integers(1, 2000), st.sampled_from([64, 100, 512]))

@@ -6,7 +6,8 @@ a sentence-transformers model. Both stand behind `Encoder`, and a row's vector d
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -26,7 +27,7 @@ from mixtura.rows import plain_text
 from mixtura.store import Artefact, Store, code_version
 
 READ = ("id", "text", "messages", "chosen")
-WRITE_ROWS = 8_192  # rows of a Parquet row group: 4 MiB of f16 vectors at 256 dimensions
+BATCH_ROWS = 4_096  # rows that are read, embedded and written at once: a Parquet row group of 2 MiB at 256 dimensions
 
 
 class Encoder(Protocol):
@@ -43,6 +44,10 @@ class Encoder(Protocol):
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """f32[n, d] in order, unit L2 norm; zeros for a text in which the encoder knows nothing."""
+        ...
+
+    def stream(self, batches: Iterable[Sequence[str]]) -> Iterator[np.ndarray]:
+        """As `encode`, batch by batch; it may read a batch ahead."""
         ...
 
 
@@ -183,13 +188,45 @@ def _code(spec: Embed) -> str:
 
 
 def _write_vectors(job: EmbedJob, path: Path) -> dict[str, Any]:
-    columns = [c for c in READ if c in pq.read_schema(job.rows).names]
-    rows = pl.read_parquet(job.rows, columns=columns)
-    texts = plain_text(rows).to_list()
+    """Read, embed and write a batch at a time: memory does not grow with the shard."""
     encoder = _encoder(job.embed, job.encoder, job.encoder_digest)
-    vectors = encoder.encode(texts)
-    if vectors.shape != (rows.height, encoder.dimensions):
-        raise CountError(f"embedding {rows.height} rows gave vectors of shape {vectors.shape}")
+    width, dtype = encoder.dimensions, np.float16 if job.embed.dtype == "f16" else np.float32
+    kind = pa.list_(pa.from_numpy_dtype(dtype), width)
+    facts = {"rows": 0, "dimensions": width, "zero": 0, "cut": 0}
+    ids: deque[pa.Array] = deque()  # of batches that the encoder has been given, and that are not written yet
+
+    def texts() -> Iterator[list[str]]:
+        for rows in _batches(job.rows):
+            ids.append(rows["id"].cast(pl.String).to_arrow().cast(pa.string()))
+            yield (batch := plain_text(rows).to_list())
+            facts["cut"] += sum(len(text) > job.embed.max_chars for text in batch)
+
+    schema = pa.schema({"id": pa.string(), "vector": kind})
+    # noise does not compress, and its minimum and maximum help nobody
+    with pq.ParquetWriter(path, schema, compression="none", use_dictionary=False, write_statistics=False) as out:
+        for vectors in encoder.stream(texts()):
+            written = ids.popleft()
+            _check(job, vectors, (len(written), width))
+            stored = pa.array(vectors.astype(dtype).reshape(-1))
+            out.write_table(pa.table([written, pa.FixedSizeListArray.from_arrays(stored, width)], schema=schema))
+            facts["rows"] += len(written)
+            facts["zero"] += int((~vectors.any(axis=1)).sum())
+    if ids:
+        raise CountError(f"embedding gave no vectors for the last {sum(map(len, ids))} rows")
+    return facts
+
+
+def _batches(path: str) -> Iterator[pl.DataFrame]:
+    """Rows of a shard, with the columns of `READ` that it has."""
+    with pq.ParquetFile(path) as file:
+        columns = [c for c in READ if c in file.schema_arrow.names]
+        for batch in file.iter_batches(BATCH_ROWS, columns=columns):
+            yield pl.DataFrame(batch)
+
+
+def _check(job: EmbedJob, vectors: np.ndarray, shape: tuple[int, int]) -> None:
+    if vectors.shape != shape:
+        raise CountError(f"embedding {shape[0]} rows gave vectors of shape {vectors.shape}")
     if not np.isfinite(vectors).all():
         raise InputError(
             f"encoder {job.embed.encoder!r}",
@@ -197,16 +234,3 @@ def _write_vectors(job: EmbedJob, path: Path) -> dict[str, Any]:
             got=f"{int((~np.isfinite(vectors)).any(axis=1).sum())} rows with NaN or infinity",
             next_step="Try embed.device: cpu, which computes in f32",
         )
-    stored = vectors.astype(np.float16 if job.embed.dtype == "f16" else np.float32)
-    vector = pa.FixedSizeListArray.from_arrays(pa.array(stored.reshape(-1)), encoder.dimensions)
-    table = pa.table({"id": rows["id"].cast(pl.String).to_arrow().cast(pa.string()), "vector": vector})
-    # noise does not compress, and its minimum and maximum help nobody
-    pq.write_table(
-        table, path, row_group_size=WRITE_ROWS, compression="none", use_dictionary=False, write_statistics=False
-    )
-    return {
-        "rows": rows.height,
-        "dimensions": encoder.dimensions,
-        "zero": int((~vectors.any(axis=1)).sum()),
-        "cut": sum(len(text) > job.embed.max_chars for text in texts),
-    }

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from math import log
 from pathlib import Path
 from typing import Any
@@ -87,6 +87,10 @@ class FittedEncoder:
             vectors[done : done + len(batch)] = unit(counts @ self.directions)
             done += len(batch)
         return vectors
+
+    def stream(self, batches: Iterable[Sequence[str]]) -> Iterator[np.ndarray]:
+        """As `encode`, batch by batch."""
+        return map(self.encode, batches)
 
 
 def fit(spec: Embed, texts: Sequence[str], folder: Path, *, seed: int) -> dict[str, Any]:

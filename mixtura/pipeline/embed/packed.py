@@ -75,13 +75,13 @@ class PackedModel:
 
     Args:
         model: its attention is replaced; `restore` undoes that.
-        device: where it is.
         tokens: of a tile.
         window: the most tokens that the model reads.
     """
 
-    def __init__(self, model: SentenceTransformer, device: str, *, tokens: int, window: int) -> None:
-        self.model, self.device, self.tokens, self.window = model, device, tokens, window
+    def __init__(self, model: SentenceTransformer, *, tokens: int, window: int) -> None:
+        self.model, self.tokens, self.window = model, tokens, window
+        self.on_gpu = model.device.type == "cuda"
         network: Any = model[0]
         self._before = network.model.config._attn_implementation
         self._first_position = _first_position(network.model)
@@ -139,7 +139,7 @@ class PackedModel:
         import torch
 
         tensor = torch.from_numpy(array)
-        return tensor.pin_memory().to(self.device, non_blocking=True) if self.device == "cuda" else tensor
+        return tensor.pin_memory().to(self.model.device, non_blocking=True) if self.on_gpu else tensor
 
 
 def _laid_out(made: Sequence[Tile], ids: Sequence[np.ndarray], first: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

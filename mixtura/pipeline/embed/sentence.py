@@ -10,6 +10,7 @@ machines agree within 0.01.
 from __future__ import annotations
 
 import json
+import multiprocessing
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -52,8 +53,9 @@ class SentenceEncoder:
     def __init__(self, folder: str, digest: str, *, max_chars: int, device: str, batch_tokens: int) -> None:
         self.folder, self.digest, self.max_chars = folder, digest, max_chars
         self.device = pick_device(device, key="embed.device")
+        place = f"cuda:{own_gpu()}" if self.device == "cuda" else self.device
         self.batch_tokens = batch_size(self.device, batch_tokens)
-        self.model = _load(folder, self.device)
+        self.model = _load(folder, place)
         self.prompt = _default_prompt(self.model)
         self.prompt_length: Any = self.model.preprocess([""], prompt=self.prompt or None).get("prompt_length")
         self.window = self.model.max_seq_length or 512  # tokens that the model reads
@@ -84,7 +86,7 @@ class SentenceEncoder:
             return None
         trial = self._tokenise(TRIAL)
         expected = self._padded(trial)
-        packed = PackedModel(self.model, self.device, tokens=self.batch_tokens, window=self.window)
+        packed = PackedModel(self.model, tokens=self.batch_tokens, window=self.window)
         try:
             worst = np.abs(unit(packed(_arrays(trial), self.prompt_length)) - expected).max()
         except UNFIT:
@@ -126,12 +128,23 @@ class SentenceEncoder:
         if self.prompt_length is not None:
             features["prompt_length"] = self.prompt_length
         with torch.inference_mode():
-            on_device = {k: v.to(self.device) if isinstance(v, torch.Tensor) else v for k, v in features.items()}
+            on_device = {k: v.to(self.model.device) if isinstance(v, torch.Tensor) else v for k, v in features.items()}
             return self.model(on_device)["sentence_embedding"].float().cpu().numpy()
 
 
 def _arrays(encoded: dict[str, list[Any]]) -> list[np.ndarray]:
     return [np.array(ids, np.int64) for ids in encoded["input_ids"]]
+
+
+def own_gpu() -> int:
+    """Number of the GPU that this process uses: worker processes take them in turns, the main process the first.
+
+    Their names end in the number that multiprocessing gave them, from 1 on.
+    """
+    import torch
+
+    number = multiprocessing.current_process().name.rpartition("-")[2]
+    return (int(number) - 1) % max(1, torch.cuda.device_count()) if number.isdecimal() else 0
 
 
 def _load(folder: str, device: str) -> SentenceTransformer:
@@ -142,7 +155,7 @@ def _load(folder: str, device: str) -> SentenceTransformer:
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    half = device == "cuda" and torch.cuda.is_bf16_supported()
+    half = device.startswith("cuda") and torch.cuda.is_bf16_supported()
     try:
         model = SentenceTransformer(
             folder,
