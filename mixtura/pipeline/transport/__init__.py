@@ -9,8 +9,10 @@ The prices say all that matters about the reference, in M numbers; f is then def
 first variation of the transport cost when mass is added at x (Cuturi 2013; Feydy et al. 2019, section 2.2). With
 g = 0, f is the plain soft distance to the nearest targets.
 
-    prices.py   the iteration over g, in f64[M]           plan.py   what arrives at each target under g, over n x M
-    soft.py     f(x) of any rows, and the targets they serve          tiles.py  arithmetic in tiles of one shape
+    prices.py   the iteration over g, in f64[M]              plan.py    what arrives at the targets under g
+    soft.py     f(x) of any rows, the pass over everything   logits.py  what all devices have in common
+    kept.py     the few targets that each row serves         tiles.py   arithmetic in tiles of one shape
+    device.py   the same sums on a GPU                       fused.py   its Triton kernels
 
 On the CPU all arithmetic runs on one thread and in tiles of one shape, so that on one kind of CPU a result's bits
 depend neither on a row's neighbours nor on the number of cores; shards are scored in parallel by processes.

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mixtura.errors import InputError
+from mixtura.pipeline.transport.device import DevicePlan
 from mixtura.pipeline.transport.plan import HeldPlan, Plan, StreamedPlan
 from mixtura.pipeline.transport.tiles import one_thread, tensor
 
@@ -54,6 +55,7 @@ def solve_prices(
     slack: float | None = None,
     start: np.ndarray | None = None,
     held_bytes: int = HELD_BYTES,
+    device: str = "cpu",
 ) -> Prices:
     """Sinkhorn's algorithm for the prices of y, in the dtype of x (f32 for use, f64 for tests).
 
@@ -74,6 +76,7 @@ def solve_prices(
         slack: in units of cost; lower lets noisy targets pay less, None holds every target to its weight.
         start: f64[M], prices of a problem nearby, in units of cost; eps then does not fall, it is `epsilon` at once.
         held_bytes: 2 n M numbers are held in memory where they fit in here; else an iteration streams over x.
+        device: cpu, or a torch device, which holds x and y in f16: for n M of 10^9 and more.
 
     Raises:
         InputError: the widths of x and y differ, a weight is negative or all are zero, or an option is out of range.
@@ -83,7 +86,11 @@ def solve_prices(
     wanted = b_ > 0
     held = 2 * x.dtype.itemsize * len(x) * int(wanted.sum()) <= held_bytes
     with one_thread():
-        plan = (HeldPlan if held else StreamedPlan)(x, y[wanted], a_, b_[wanted])
+        plan: Plan
+        if device != "cpu":
+            plan = DevicePlan(x, y[wanted], a_, b_[wanted], device)
+        else:
+            plan = (HeldPlan if held else StreamedPlan)(x, y[wanted], a_, b_[wanted])
         solve = _Solve(plan, b_[wanted], np.inf if slack is None else slack, max_iterations)
         if start is not None:
             solve.price = np.asarray(start, np.float64)[wanted]

@@ -9,7 +9,9 @@ import numpy as np
 import torch
 
 from mixtura.errors import InputError
+from mixtura.pipeline.transport.device import score_on
 from mixtura.pipeline.transport.kept import largest_shares
+from mixtura.pipeline.transport.logits import Logits, log_of_sum
 from mixtura.pipeline.transport.tiles import TILE, one_thread, tensor, tiles
 
 NEAR = 86.0  # bits between prices up to which 2^-126, the least f32, is lost in the rounding of an unpriced sum
@@ -57,6 +59,7 @@ def soft_distances(
     b: np.ndarray | None = None,
     keep: int = 0,
     groups: np.ndarray | None = None,
+    device: str = "cpu",
 ) -> SoftDistances:
     """f(x) under prices, for rows seen or not, in O(M d) memory beside the input.
 
@@ -69,16 +72,20 @@ def soft_distances(
         keep: how many targets to return of each row.
         groups: i32[M], 0 to G - 1 in order: tasks, one after the other, each with prices of its own. All are scored
             with one product; everything but `soft_by_group` is of all targets together.
+        device: cpu, or a torch device: inputs are then rounded to f16, and x is streamed to it.
 
     Returns:
-        A row's numbers have the same bits whichever rows come with it.
+        A row's numbers have, on the CPU, the same bits whichever rows come with it.
 
     Raises:
         InputError: the shapes do not belong together, a weight is negative, or epsilon is not positive.
     """
     weights = np.ones(len(y)) if b is None else np.asarray(b, np.float64)
     _check(x, y, price, weights, epsilon, groups)
-    scorer = _Scorer(y, price, weights / weights.sum(), epsilon, keep, groups)
+    logits = Logits(y, np.asarray(price, np.float64), weights / weights.sum(), epsilon, groups)
+    if device != "cpu" and epsilon <= BLURRED:
+        return SoftDistances(**score_on(device, x, logits, keep))
+    scorer = _Scorer(logits, torch.float64 if epsilon > BLURRED else torch.float32, keep)
     found: dict[str, np.ndarray] = {}
     with one_thread():
         # a tile of padding for no rows: their arrays then have the shapes and types of all others
@@ -94,26 +101,15 @@ def soft_distances(
 
 
 class _Scorer:
-    """All that does not depend on the rows, and the buffers of a tile. Arguments as of `soft_distances`.
+    """The buffers of a tile and of a batch; what is the same for all rows is in `logits`."""
 
-    Logits are in bits, log2 of a target's weight in a row's sum: exp2 takes half the time of exp.
-    """
-
-    def __init__(
-        self, y: np.ndarray, price: np.ndarray, b: np.ndarray, epsilon: float, keep: int, groups: np.ndarray | None
-    ) -> None:
-        self.bit, self.keep, self.grouped = epsilon * math.log(2), keep, groups is not None  # a bit, in units of cost
-        self.dtype = torch.float64 if epsilon > BLURRED else torch.float32
-        with np.errstate(divide="ignore"):  # a weight of 0 adds -inf, and exp2(-inf) is 0
-            bias = (price - 2.0) / self.bit + np.log2(b)
-        self.added = torch.from_numpy(bias).to(self.dtype)
-        self.bits = 4.0 / self.bit + float(np.ptp(bias))
-        self.scaled = tensor(y).to(self.dtype).mul_(2.0 / self.bit).T.contiguous()
-        self.group = np.zeros(len(y), np.int64) if groups is None else groups.astype(np.int64)
-        self.slices = _slices(self.group)
-        self.log_weight = np.log2([b[g].sum() for g in self.slices])
-        self.without = _Without(-np.asarray(price, np.float64) / self.bit, self.dtype) if price.any() else None
-        self.tile = torch.empty(TILE, len(y), dtype=self.dtype)
+    def __init__(self, logits: Logits, dtype: torch.dtype, keep: int) -> None:
+        self.logits, self.slices, self.dtype, self.keep = logits, logits.slices, dtype, keep
+        self.added = torch.from_numpy(logits.added).to(dtype)
+        self.scaled = tensor(logits.y).to(dtype).mul_(logits.scale).T.contiguous()
+        self.bits = 2.0 * logits.scale + float(np.ptp(logits.added))
+        self.without = _Without(logits.change, dtype) if logits.priced else None
+        self.tile = torch.empty(TILE, len(logits.y), dtype=dtype)
         table, small = (BATCH, len(self.slices)), self.tile.numpy().dtype
         self.top, self.mass, self.plain = np.zeros(table, small), np.ones(table), np.zeros(table)
         self.target = np.zeros(table, np.int64)
@@ -127,46 +123,30 @@ class _Scorer:
         """Of TILE rows, what is left of M numbers each goes into the batch's tables, from row `start` of them."""
         rows = slice(start, start + TILE)
         torch.addmm(self.added, tile, self.scaled, out=self.tile)
-        logits = self.tile.clone() if self.without and not self.without.near else None
+        z = self.tile.clone() if self.without and not self.without.near else None
         for i, g in enumerate(self.slices):
             self.top[rows, i], self.target[rows, i], self.mass[rows, i] = _log_sum_exp(self.tile[:, g], self.bits)
         if self.keep:
             self._keep(rows)
         if self.without:
             for i, g in enumerate(self.slices):
-                far = None if logits is None else logits[:, g]
+                far = None if z is None else z[:, g]
                 self.plain[rows, i] = self.without.log_mass(self.tile[:, g], self.top[rows, i], far, g)
 
     def finish(self) -> dict[str, np.ndarray]:
         """The fields of `SoftDistances` for BATCH rows: all in one shape, so that no row's bits depend on others'."""
-        of_group = self.top + np.log2(self.mass)
-        log_mass = _log_of_sum(of_group)
-        best = np.arange(BATCH), self.top.argmax(1)
-        target = (self.target + [g.start for g in self.slices])[best]
-        found = {
-            "soft": -self.bit * log_mass,
-            "target": target,
-            "share": np.exp2(self.top[best] - log_mass).astype(np.float32),
-            "distance": self._cost(self.top[best], target),
-        }
-        found["soft_unpriced"] = -self.bit * _log_of_sum(self.plain) if self.without else found["soft"]
-        if self.grouped:
-            found["soft_by_group"] = -self.bit * (of_group - self.log_weight)
+        found = self.logits.distances(self.top, self.mass, self.target, self.plain)
         return found | self.kept if self.keep else found
-
-    def _cost(self, logit: np.ndarray, target: np.ndarray) -> np.ndarray:
-        """c(x, y), f32: what prices and weights added to a logit is taken off again."""
-        return (2.0 - self.bit * (logit - self.added.numpy()[target])).astype(np.float32)
 
     def _keep(self, rows: slice) -> None:
         top = self.top[rows]
-        best = np.arange(TILE), top.argmax(1)
-        factor = np.exp2(top - _log_of_sum(top + np.log2(self.mass[rows]))[:, None])
-        target = (self.target[rows] + [g.start for g in self.slices])[best]
+        factor = np.exp2(top - log_of_sum(top + np.log2(self.mass[rows]))[:, None])
+        _, target = self.logits.best(top, self.target[rows])
         exps = self.tile.numpy()
-        place, at, share = largest_shares(exps, factor, self.group, target, self.keep)
-        row, column = np.divmod(at, len(self.group))
-        cost = self._cost(np.log2(exps.reshape(-1).take(at)) + top[row, self.group.take(column)], column)
+        place, at, share = largest_shares(exps, factor, self.logits.group, target, self.keep)
+        row, column = np.divmod(at, exps.shape[1])
+        logit = np.log2(exps.reshape(-1).take(at)) + top[row, self.logits.group.take(column)]
+        cost = self.logits.cost(logit, column)
         for name, value, none in (("targets", column, -1), ("shares", share, 0), ("costs", cost, 0)):
             table = self.kept[name][rows]
             table.fill(none)
@@ -213,20 +193,6 @@ def _log_sum_exp(logits: torch.Tensor, bits: float) -> tuple[np.ndarray, np.ndar
         logits.clamp_(min=-LEAST_BITS)
     logits.exp2_()
     return top, target, logits.sum(1).numpy().astype(np.float64)
-
-
-def _log_of_sum(logs: np.ndarray) -> np.ndarray:
-    """f64[TILE], log2 sum exp2 over columns; of one column, that column's own bits."""
-    if logs.shape[1] == 1:
-        return logs[:, 0]
-    top = logs.max(1, keepdims=True)
-    return top[:, 0] + np.log2(np.exp2(logs - top).sum(1))
-
-
-def _slices(groups: np.ndarray) -> list[slice]:
-    """Where each group's targets are."""
-    ends = np.cumsum(np.bincount(groups)).tolist()
-    return [slice(start, end) for start, end in zip([0, *ends[:-1]], ends, strict=True)]
 
 
 def _check(
