@@ -58,7 +58,9 @@ def pot_lazy(x: np.ndarray, y: np.ndarray, epsilon: float, tolerance: float) -> 
     return epsilon * log["u"].double().numpy()
 
 
-def geomloss_tensorized(x: np.ndarray, y: np.ndarray, epsilon: float, tolerance: float) -> np.ndarray:
+def geomloss_tensorized(
+    x: np.ndarray, y: np.ndarray, epsilon: float, tolerance: float, device: str = "cpu"
+) -> np.ndarray:
     """GeomLoss without KeOps: it holds n x M, and stops when its eps has fallen, whatever the error.
 
     Its cost is |x - y|^2 / 2 and its eps blur^2, so ours is twice its.
@@ -69,8 +71,8 @@ def geomloss_tensorized(x: np.ndarray, y: np.ndarray, epsilon: float, tolerance:
     loss = SamplesLoss(
         "sinkhorn", p=2, blur=(epsilon / 2) ** 0.5, scaling=0.5, debias=False, potentials=True, backend="tensorized"
     )
-    f, _ = loss(torch.from_numpy(x), torch.from_numpy(y))
-    return 2 * f.reshape(-1).double().numpy()
+    f, _ = loss(torch.from_numpy(x).to(device), torch.from_numpy(y).to(device))
+    return 2 * f.reshape(-1).double().cpu().numpy()
 
 
 PEERS: dict[str, Peer] = {

@@ -37,7 +37,7 @@ def score_on(device: str, x: np.ndarray, logits: Logits, keep: int, fused: bool 
             sums = row_sums(chunk, y, added, logits.scale, change if logits.priced else None)
             parts.append(dict(zip(("top", "mass", "target", "plain"), (s[:, None] for s in sums), strict=True)))
         else:
-            parts += [_by_torch(tile, y, added, change, logits, keep) for tile in chunk.split(_rows_at_once(len(y)))]
+            parts += [_by_torch(tile, y, added, change, logits, keep) for tile in chunk.split(rows_at_once(len(y)))]
     whole = {name: torch.cat([p[name] for p in parts]).cpu().numpy() for name in parts[0]} if parts else {}
     return _fields(whole, logits, keep)
 
@@ -100,9 +100,9 @@ class DevicePlan:
             total = column_sums(self.x, self.y, added, 2.0 / bit, self.log_a - top - mass.log2())
             return total.double().cpu().numpy()
         total = torch.zeros(len(self.b), dtype=torch.float64, device=self.x.device)
-        size = _rows_at_once(len(self.b))
+        size = rows_at_once(len(self.b))
         for x, log_a in zip(self.x.split(size), self.log_a.split(size), strict=True):
-            z = _product(x, self.y).mul_(2.0 / bit).add_(added)
+            z = product(x, self.y).mul_(2.0 / bit).add_(added)
             top = z.amax(1, keepdim=True)
             exps = z.sub_(top).exp2_()
             total += (exps.T @ (log_a.exp2() / exps.sum(1))).double()
@@ -113,7 +113,7 @@ def _by_torch(
     x: torch.Tensor, y: torch.Tensor, added: torch.Tensor, change: torch.Tensor, logits: Logits, keep: int
 ) -> dict[str, torch.Tensor]:
     """The sums of a few rows by a tile of logits, and the k largest of these."""
-    z = _product(x, y).mul_(logits.scale).add_(added)
+    z = product(x, y).mul_(logits.scale).add_(added)
     groups = [z[:, g] for g in logits.slices]
     best = [group.max(1) for group in groups]
     found = {
@@ -155,14 +155,15 @@ def _fields(whole: dict[str, np.ndarray], logits: Logits, keep: int) -> dict[str
     }
 
 
-def _product(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+def product(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     """f32[n, M] of f16 inputs; a GPU's product of f16 would round the result to f16 as well."""
     if x.device.type == "cuda":
         return torch.mm(x, y.T, out_dtype=torch.float32)
     return x.float() @ y.float().T
 
 
-def _rows_at_once(targets: int) -> int:
+def rows_at_once(targets: int) -> int:
+    """Rows whose logits fit in TILE_BYTES."""
     return max(1, TILE_BYTES // (4 * targets))
 
 
