@@ -179,13 +179,21 @@ class Cap(Model):
 class Pick(Model):
     """How scores become picks, under one budget."""
 
-    rule: Literal["top", "gumbel", "threshold"] = Field(
-        default="top", description="Best first; sampled by weight; or all above."
+    rule: Literal["cover", "top", "got-d", "gumbel", "round_robin", "threshold"] | None = Field(
+        default=None,
+        description="By default the selector's own. 'cover': targets that are served stop paying; 'top': best first, "
+        "which for nudge is the paper's rule and may be written 'got-d'; 'gumbel': sampled by weight; 'round_robin': "
+        "each target in turn takes its nearest row; 'threshold': all above.",
     )
     budget_rows: PositiveInt | None = Field(default=None, description="Rows to pick.")
     budget_tokens: PositiveInt | None = Field(default=None, description="Tokens to pick.")
     threshold: float | None = Field(default=None, description="Lowest score that rule 'threshold' takes.")
     temperature: Positive = Field(default=1.0, description="Of rule 'gumbel': higher picks more evenly.")
+    strength: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
+        default=0.9,
+        description="Of rule 'cover': the picks' share of what the model has seen when all are picked. Higher serves "
+        "every target alike, near 0 is rule 'top'.",
+    )
     caps: dict[str, Cap] = Field(default_factory=dict, description="Cap per source; '*' is every other source.")
 
     @model_validator(mode="after")

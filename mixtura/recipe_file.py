@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from mixtura import registry
 from mixtura.errors import InputError, RecipeError, nearest
-from mixtura.recipe import Recipe, Selection
+from mixtura.recipe import Pick, Recipe, Selection
 
 MAX_BYTES = 1 << 20
 MAX_NODES = 100_000  # after aliases are expanded: a YAML bomb grows here, not in the file
@@ -94,6 +94,14 @@ def check_words(recipe: Recipe) -> None:
                 f"cannot be 'gumbel' with selector {selection.selector!r}: its score is a rank, not a weight",
                 next_step="Use rule 'top'",
             )
+        rules_of = {"cover": "prices its targets, such as nudge", "round_robin": "names its targets, such as rds"}
+        if (rule := selection.pick.rule) in rules_of and rule not in getattr(selector, "rules", ()):
+            raise RecipeError(
+                f"{where}.pick.rule",
+                f"can be {rule!r} only with a selector that {rules_of[rule]}",
+                got=selection.selector,
+                next_step="Use rule 'top'",
+            )
     samples = {"target": recipe.target, "reference": recipe.reference}
     places = {f"sources.{n}": s for n, s in recipe.sources.items()} | {n: s for n, s in samples.items() if s}
     for where, source in places.items():
@@ -104,6 +112,12 @@ def check_words(recipe: Recipe) -> None:
 def selector_of(selection: Selection) -> Any:
     """The selector object behind a selection's word."""
     return registry.find("selectors", selection.selector)
+
+
+def pick_of(selection: Selection) -> Pick:
+    """The selection's pick, its rule by name: by default the first that its selector offers, else 'top'."""
+    rule = selection.pick.rule or next(iter(getattr(selector_of(selection), "rules", ())), "top")
+    return selection.pick.model_copy(update={"rule": "top" if rule == "got-d" else rule})
 
 
 def spec_of(selection: Selection, where: str = "select") -> BaseModel:

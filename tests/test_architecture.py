@@ -20,8 +20,9 @@ MAY = {
     "selectors": {*(CORE - {"recipe_file"}), "pipeline"},
     "trainer": {*(CORE - {"recipe_file"}), "pipeline"},
     "stages": {*CORE, "pipeline"},
-    "flows": {*CORE, "pipeline", "stages", "trainer"},
-    "cli": {*CORE, "pipeline", "stages", "trainer", "flows"},
+    "probe": {*CORE, "pipeline", "stages", "trainer"},
+    "flows": {*CORE, "pipeline", "stages", "trainer", "probe"},
+    "cli": {*CORE, "pipeline", "stages", "trainer", "probe", "flows"},
 }
 # a heavy library → the only places that may import it
 HOMES = {

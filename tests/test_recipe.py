@@ -47,7 +47,7 @@ def changed(path: str, value: object) -> dict:
         ("select.0.pick", {"budget_rows": 1, "budget_tokens": 1}, "not both"),
         ("select.0.pick", {"rule": "threshold"}, "must give threshold when rule is 'threshold'"),
         ("select.0.pick", {"budget_rows": 3, "rule": "gumbel"}, "its score is a rank, not a weight"),
-        ("select.0.pick.rule", "best", "must be 'top', 'gumbel' or 'threshold'; got 'best'"),
+        ("select.0.pick.rule", "best", "'round_robin' or 'threshold'; got 'best'"),
         ("select.0.sources", ["wbe"], "select.nudge.sources must name known ones of ['web']; got ['wbe']"),
         ("mix", {"weights": {"other": 1}}, "mix.weights must name known ones"),
         ("mix.splits", {"validation": 0.6, "test": 0.4}, "must leave a share for training"),

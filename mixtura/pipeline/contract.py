@@ -135,6 +135,9 @@ class Selector(Protocol):
     source: ClassVar[str]  # paper, section or equation
     needs: ClassVar[Needs]
     scale: ClassVar[Scale]  # what the score is; Gumbel noise makes no sense on a rank
+    # optional: the pick rules 'cover' and 'round_robin' that the scores allow, the default first. Both need the columns
+    # `targets` list[i32], positions of the target's rows, and `costs` list[f32]; 'cover' the arrays of `cover.Market`
+    rules: ClassVar[tuple[str, ...]] = ()
     Spec: type[Spec]
 
     def fit(self, spec: Any, *, sample: Shard, target: Shard | None, reference: Shard | None, seed: int) -> Fitted:

@@ -44,16 +44,21 @@ ABOUT = [
 ]
 
 
+SERVED = 3  # targets that a row's account names
+
+
 @dataclass(frozen=True)
 class PoolShard:
     """Where one shard of the pool lies, with its scores.
 
     rows: Parquet of schema ROW.
     scores: selection → Parquet of id, score and why-columns, in row order.
+    target_ids: of the target's rows, to which the column `targets` points.
     """
 
     rows: str
     scores: dict[str, str]
+    target_ids: tuple[str, ...] = ()
 
 
 def form_of(rows: pl.DataFrame, wanted: str) -> Form:
@@ -137,11 +142,15 @@ def _why(shard: PoolShard, here: pl.DataFrame) -> pl.Series:
     """JSON of the why-columns of the selection that each row belongs to."""
     why: list[str | None] = [None] * here.height
     for (selection,), mine in here.with_row_index("slot").group_by(["selection"], maintain_order=True):
-        columns = [c for c in pl.read_parquet_schema(shard.scores[str(selection)]) if c not in ("id", "score")]
+        columns = [c for c in pl.read_parquet_schema(shard.scores[str(selection)]) if c not in ("id", "score", "costs")]
         if not columns:
             continue
         scores = pl.read_parquet(shard.scores[str(selection)], columns=columns)[mine["row"]]
         for slot, record in zip(mine["slot"], scores.iter_rows(named=True), strict=True):
+            if (targets := record.pop("targets", None)) is not None:
+                shares = record.pop("shares", None) or [None] * len(targets)
+                named = [(shard.target_ids[t], s) for t, s in zip(targets, shares, strict=True)][:SERVED]
+                record["serves"] = [[i, round(s, 4)] if s is not None else [i] for i, s in named]
             why[slot] = json.dumps(record, ensure_ascii=False, separators=(",", ":"))
     return pl.Series("why", why, dtype=pl.String)
 

@@ -16,6 +16,7 @@ import numpy as np
 import polars as pl
 
 from mixtura.errors import InputError
+from mixtura.pipeline import cover
 from mixtura.pipeline.contract import Scale
 from mixtura.pipeline.hashing import unit_noise
 from mixtura.recipe import Cap, Pick
@@ -23,14 +24,18 @@ from mixtura.recipe import Cap, Pick
 COLUMNS = ("id", "score", "source", "tokens")
 
 
-def pick(scores: pl.DataFrame, spec: Pick, *, scale: Scale, seed: int) -> pl.DataFrame:
+def pick(
+    scores: pl.DataFrame, spec: Pick, *, scale: Scale, seed: int, market: cover.Market | None = None
+) -> pl.DataFrame:
     """The rows that a budget buys, best first.
 
     Args:
-        scores: `id` (unique), `score` (finite f64; higher is better), `source`, `tokens` (>= 0), in any order.
-        spec: rule, budget and caps.
+        scores: `id` (unique), `score` (finite f64; higher is better), `source`, `tokens` (>= 0), in any order; for the
+            rules cover and round_robin also `targets` and `costs`.
+        spec: rule (None is 'top'), budget and caps.
         scale: what the score is; decides which rules make sense.
         seed: of the Gumbel noise, which is keyed by id.
+        market: the selector's prices, for rule 'cover'.
 
     Returns:
         `id, score, key, rank`, in pick order; `key` (f64) is what the rule sorted by, `rank` (i64) counts from 0.
@@ -44,24 +49,61 @@ def pick(scores: pl.DataFrame, spec: Pick, *, scale: Scale, seed: int) -> pl.Dat
     to exp(log_weight / temperature).
     """
     _check(scores, spec, scale)
+    if spec.rule == "cover":
+        ordered = taken = _covered(scores, spec, market)
+    else:
+        ordered = _ordered(scores, spec, scale, seed)
+        taken = _within_budget(_within_caps(ordered, spec), spec)
+    if not taken.height and scores.height and spec.rule != "threshold":
+        advice = "Raise the budget, or loosen the caps"
+        first = (ordered if ordered.height else scores.sort("score", "id", descending=[True, False]))["tokens"][0]
+        need = f"must have room for one row; the first has {first} tokens"
+        raise InputError("pick", need, got=_said(spec), next_step=advice)
+    return taken.select("id", "score", "key", rank=pl.int_range(pl.len()))
+
+
+def _ordered(scores: pl.DataFrame, spec: Pick, scale: Scale, seed: int) -> pl.DataFrame:
+    """All rows that the rule may take, with their `key`, best first."""
+    if spec.rule == "round_robin":
+        order = cover.round_robin(scores)
+        return scores[order].select(*COLUMNS, key=-pl.int_range(pl.len()).cast(pl.Float64))
     keyed = scores.select(*COLUMNS).with_columns(key=_keys(scores, spec, scale, seed))
     if spec.rule == "threshold":
         keyed = keyed.filter(pl.col("score") >= spec.threshold)
     elif spec.budget_rows and not spec.caps:  # a partition costs less than sorting rows that no budget reaches
         kth = np.partition(keyed["key"].to_numpy(), -spec.budget_rows)[-spec.budget_rows]
         keyed = keyed.filter(pl.col("key") >= kth)
-    ordered = keyed.sort(["key", "id"], descending=[True, False])
-    taken = _within_budget(_within_caps(ordered, spec), spec)
-    if not taken.height and ordered.height:
-        advice = "Raise the budget, or loosen the caps"
-        need = f"must have room for one row; the first has {ordered['tokens'][0]} tokens"
-        raise InputError("pick", need, got=_said(spec), next_step=advice)
-    return taken.select("id", "score", "key", rank=pl.int_range(pl.len()))
+    return keyed.sort(["key", "id"], descending=[True, False])
+
+
+def _covered(scores: pl.DataFrame, spec: Pick, market: cover.Market | None) -> pl.DataFrame:
+    """What rule 'cover' takes, slice by slice; caps hold at the end of each."""
+    if market is None:
+        raise InputError("pick.rule 'cover'", "needs a selector that prices its targets", next_step="Use rule 'top'")
+    rows = scores.select(*COLUMNS, at=pl.int_range(pl.len()))
+    prices = cover.Prices(market, cover.Served.of(scores))
+    everyone, by_id = np.arange(rows.height), scores["id"].rank().to_numpy()
+    key, taken = np.zeros(rows.height), rows.clear()
+    unit, budget = ("budget_tokens", spec.budget_tokens) if spec.budget_tokens else ("budget_rows", spec.budget_rows)
+    for nth in range(1, cover.SLICES + 1):
+        part = spec.model_copy(update={unit: max(1, (budget or 0) * nth // cover.SLICES)})
+        soft = prices.soft_distance()
+        left = np.setdiff1d(everyone, taken["at"].to_numpy(), assume_unique=True)
+        best = left[np.lexsort((by_id[left], soft[left]))]
+        before = taken.height
+        taken = _within_budget(_within_caps(pl.concat([taken, rows[best]]), part), part)
+        new, cost = taken["at"].to_numpy()[before:], _cost(taken, spec).to_numpy()
+        key[new] = -soft[new]
+        if taken.height:
+            share = spec.strength * nth / cover.SLICES
+            prices.settle(taken["at"].to_numpy(), share * cost / max(cost.sum(), 1))
+    return taken.with_columns(key=pl.Series(key[taken["at"].to_numpy()]))
 
 
 def _check(scores: pl.DataFrame, spec: Pick, scale: Scale) -> None:
-    if missing := [c for c in COLUMNS if c not in scores.columns]:
-        raise InputError("scores", f"must have the columns {list(COLUMNS)}", got=f"no {missing}")
+    needed = COLUMNS + (cover.COLUMNS if spec.rule in ("cover", "round_robin") else ())
+    if missing := [c for c in needed if c not in scores.columns]:
+        raise InputError("scores", f"must have the columns {list(needed)}", got=f"no {missing}")
     if (unique := scores["id"].n_unique()) != scores.height:
         raise InputError("scores", f"must have one row per id, {unique}", got=scores.height)
     if not scores["score"].is_finite().fill_null(False).all():

@@ -6,6 +6,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,6 +18,17 @@ def write(path: Path, table: pa.Table | pl.DataFrame, group_rows: int = 1 << 16)
     """Write a table that fits in memory."""
     arrow = table.to_arrow() if isinstance(table, pl.DataFrame) else table
     pq.write_table(_plain(arrow), path, row_group_size=group_rows, **OPTIONS)
+
+
+def ragged(values: np.ndarray, there: np.ndarray) -> pl.Series:
+    """A column of lists out of a matrix: of each row the values that are `there`, in order.
+
+    Args:
+        values: [n, k].
+        there: bool[n, k].
+    """
+    ends = np.concatenate([[0], np.cumsum(there.sum(1))]).astype(np.int64)
+    return pl.Series(pl.from_arrow(pa.LargeListArray.from_arrays(ends, values[there])))
 
 
 class Writer:

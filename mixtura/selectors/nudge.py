@@ -14,12 +14,13 @@ import polars as pl
 from pydantic import Field, PositiveInt
 
 from mixtura.errors import InputError
-from mixtura.pipeline import contract
+from mixtura.pipeline import contract, cover, tables
 from mixtura.pipeline.contract import Fitted, Needs, Scale, Shard, pack_ids, rows_of, unpack_ids, vectors_of
 from mixtura.pipeline.transport import Prices, median_cost, soft_distances, solve_prices
 from mixtura.recipe import Positive
 
 BEST_PAID = 5  # targets that the facts name
+SERVED = 8  # targets that a row's scores name
 
 
 class Spec(contract.Spec):
@@ -53,6 +54,7 @@ class Nudge:
     source: ClassVar[str] = "Kang et al. 2024, Get more for less (GOT-D), theorem 1; arXiv:2405.02774"
     needs: ClassVar[Needs] = Needs(vectors=True, target=True)
     scale: ClassVar[Scale] = "rank"
+    rules: ClassVar[tuple[str, ...]] = ("cover", "round_robin")
     Spec: type[Spec] = Spec
 
     def fit(self, spec: Spec, *, sample: Shard, target: Shard | None, reference: Shard | None, seed: int) -> Fitted:
@@ -85,17 +87,29 @@ class Nudge:
             "marginal_error": prices.marginal_error,
             "best_paid_targets": _best_paid(prices, ids),
         }
-        return Fitted({"target": y, "price": prices.price, "target_id": pack_ids(ids)}, facts)
+        arrays = {
+            "reference": x[: max(1, cover.COSTS // len(y))],  # for picks that cover; in order of id, which is a hash
+            "target": y,
+            "weight": np.full(len(y), 1 / len(y)),
+            "price": prices.price,
+            "target_id": pack_ids(ids),
+        }
+        return Fitted(arrays, facts)
 
     def score(self, spec: Spec, fitted: Fitted, shard: Shard) -> pl.DataFrame:
-        """`id, score, nearest_target_id, share, price, distance, score_without_prices`.
+        """`id, score, nearest_target_id, share, price, distance, score_without_prices, targets, shares, costs`.
 
         The named target is the one that takes the largest `share` of the row, at its `price` (0 on average; higher
         where the reference lacks it) and squared `distance` (0 to 4). `score_without_prices` is what `nearest` gives.
+        The lists name the few targets that a row serves, as positions of target rows, with share and squared distance.
         """
         x = vectors_of(self.name, self.needs, shard, "shard")
         price = fitted.arrays["price"]
-        found = soft_distances(x, fitted.arrays["target"], price, epsilon=fitted.facts["epsilon"])
+        found = soft_distances(x, fitted.arrays["target"], price, epsilon=fitted.facts["epsilon"], keep=SERVED)
+        assert found.targets is not None
+        assert found.shares is not None
+        assert found.costs is not None
+        serves = found.targets >= 0
         return pl.DataFrame(
             {
                 "id": shard.rows["id"],
@@ -105,6 +119,9 @@ class Nudge:
                 "price": price[found.target],
                 "distance": found.distance,
                 "score_without_prices": -found.soft_unpriced,
+                "targets": tables.ragged(found.targets, serves),
+                "shares": tables.ragged(found.shares, serves),
+                "costs": tables.ragged(found.costs, serves),
             }
         )
 

@@ -32,6 +32,7 @@ class Rds:
     source: ClassVar[str] = "Ivison et al. 2025, Large-Scale Data Selection for Instruction Tuning (RDS+), section 3"
     needs: ClassVar[Needs] = Needs(target=True, columns=("plain",), model=True)
     scale: ClassVar[Scale] = "rank"
+    rules: ClassVar[tuple[str, ...]] = ("round_robin",)
     Spec: type[Spec] = Spec
 
     def fit(self, spec: Spec, *, sample: Shard, target: Shard | None, reference: Shard | None, seed: int) -> Fitted:

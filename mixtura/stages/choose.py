@@ -12,10 +12,11 @@ import polars as pl
 
 from mixtura import recipe_file
 from mixtura.errors import InputError
+from mixtura.pipeline import cover, lm, scoring, tables
 from mixtura.pipeline import embed as embedding
-from mixtura.pipeline import lm, scoring, tables
 from mixtura.pipeline import mix as mixing
 from mixtura.pipeline import pick as picking
+from mixtura.pipeline.contract import Fitted
 from mixtura.pipeline.hashing import keys
 from mixtura.recipe import Selection
 from mixtura.rows import plain_text
@@ -242,11 +243,12 @@ def _with_vectors(plan: Plan, sample: Artefact, parts: list[Part], vectors: dict
 
 
 def _pick(plan: Plan, scored: Scored) -> Artefact:
-    selection = scored.selection
+    selection, spec = scored.selection, recipe_file.pick_of(scored.selection)
+    columns = ["id", "score", *(cover.COLUMNS if spec.rule in ("cover", "round_robin") else ())]
 
     def write(folder: Path) -> dict[str, Any]:
         frames = [
-            pl.read_parquet(s.file("scores.parquet"), columns=["id", "score"]).hstack(
+            pl.read_parquet(s.file("scores.parquet"), columns=columns).hstack(
                 pl.read_parquet(p.path, columns=["source", "tokens"])
             )
             for p, s in scored.scores
@@ -254,13 +256,17 @@ def _pick(plan: Plan, scored: Scored) -> Artefact:
         everything = pl.concat(frames)
         if not everything.height:
             raise InputError(f"selection {selection.word!r}", "needs at least one row in its sources")
-        picks = picking.pick(
-            everything, selection.pick, scale=recipe_file.selector_of(selection).scale, seed=plan.recipe.seed
-        )
+        market = None
+        if spec.rule == "cover":
+            fitted = Fitted.load(Path(scored.fitted.path))
+            market = cover.Market.of(fitted.arrays, fitted.facts)
+        scale = recipe_file.selector_of(selection).scale
+        picks = picking.pick(everything, spec, scale=scale, seed=plan.recipe.seed, market=market)
         chosen = everything.join(picks, on="id", how="semi")
         tables.write(folder / "picks.parquet", picks)
         by_source = chosen.group_by("source").agg(pl.len().alias("rows"), pl.col("tokens").cast(pl.Int64).sum())
         return {
+            "rule": spec.rule,
             "pool_rows": everything.height,
             "rows": picks.height,
             "tokens": int(chosen["tokens"].cast(pl.Int64).sum()),
@@ -270,9 +276,9 @@ def _pick(plan: Plan, scored: Scored) -> Artefact:
     return plan.store.make(
         "picks",
         write,
-        inputs=[d for p, s in scored.scores for d in (s.digest, p.rows.digest)],
+        inputs=[scored.fitted.digest, *(d for p, s in scored.scores for d in (s.digest, p.rows.digest))],
         spec={
-            "pick": selection.pick.model_dump(mode="json"),
+            "pick": spec.model_dump(mode="json"),
             "selector": selection.selector,
             "seed": plan.recipe.seed,
         },

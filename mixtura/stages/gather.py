@@ -174,8 +174,10 @@ def _draw(plan: Plan, stage: Any, name: str, units: list[Unit]) -> Drawn:
         if rows.height <= heldout:
             need = f"must have more than its {heldout} held-out rows"
             raise InputError(name, need, got=f"{rows.height} rows after cleaning", next_step="Lower heldout_rows")
-        order = np.argsort(keys(rows["id"], plan.recipe.seed, f"draw/{name}"), kind="stable")
-        aside, chosen = rows[order[:heldout]], rows[order[heldout : heldout + spec.rows]]
+        # the same rows are held out whatever the seed: runs that differ in it are measured on one yardstick
+        apart = np.argsort(keys(rows["id"], 0, f"heldout/{name}"), kind="stable")
+        aside, rest = rows[apart[:heldout]], rows[apart[heldout:]]
+        chosen = rest[np.argsort(keys(rest["id"], plan.recipe.seed, f"draw/{name}"), kind="stable")[: spec.rows]]
         tables.write(folder / "heldout.parquet", aside.sort("id"))
         tables.write(folder / "chosen.parquet", chosen.sort("id"))
         return {"rows": chosen.height, "heldout_rows": aside.height, "read": rows.height}

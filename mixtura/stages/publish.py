@@ -133,7 +133,9 @@ def _shards(parts: Ingredients) -> list[PoolShard]:
     for picked in parts.picked:
         for part, artefact in picked.scored.scores:
             scores[part.path][_name(picked)] = str(artefact.file("scores.parquet"))
-    return [PoolShard(p.path, scores[p.path]) for p in parts.pool.parts]
+    target = parts.pool.target
+    ids = () if target is None else tuple(pl.read_parquet(target.rows.file("chosen.parquet"), columns=["id"])["id"])
+    return [PoolShard(p.path, scores[p.path], ids) for p in parts.pool.parts]
 
 
 def _form(plan: Plan, pool: Pool, mixed: pl.DataFrame) -> Form:
