@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -68,6 +69,16 @@ def read_rows(files: list[Path]) -> Iterator[Row]:
                 got=str(e),
                 next_step="Build the mixture again",
             ) from e
+
+
+def as_rows(frame: pl.DataFrame) -> list[Row]:
+    """Rows of a table with `text`, and perhaps `messages` and `tools`.
+
+    Raises:
+        InputError: it holds preference pairs.
+    """
+    columns = [c for c in ("text", "messages", "tools", "chosen") if c in frame.columns]
+    return [_row(Path("pool"), record) for record in frame.select(columns).iter_rows(named=True)]
 
 
 def texts(files: list[Path]) -> Iterator[str]:

@@ -1,0 +1,175 @@
+"""Does nudging help? Every selector on four real targets and two budgets, by the machinery of `mixtura probe`.
+
+    python -m benchmarks.evidence --data DIR --folder WORK [--targets chemistry halves] [--budgets 50000 150000]
+                                  [--seeds 3] [--large]
+    python -m benchmarks.evidence --folder WORK --table
+
+DIR holds the unpacked real data (see `evidence_corpus`). A small model is pre-trained on the reference; for each target,
+budget and seed it is warmed up on the picks of each selector at equal tokens, then fine-tuned on a few target rows.
+Cells that are in WORK already are not run again. `--large` trains a model of 50 million parameters: for a GPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import torch
+
+from benchmarks import evidence_corpus
+from mixtura import recipe_file
+from mixtura.probe.arms import draw, probed
+from mixtura.probe.experiment import BASE, run
+from mixtura.probe.learner import prepare
+from mixtura.recipe import Probe, Recipe, TinyModel
+from mixtura.stages.plan import Plan, Settings
+from mixtura.trainer.mixture import as_rows
+
+SMALL = Probe(
+    model=TinyModel(layers=4, width=96, heads=4, vocabulary=2048),
+    pretrain_tokens=4_000_000,
+    finetune_rows=100,
+    finetune_epochs=2,
+)
+LARGE = Probe(
+    model=TinyModel(layers=8, width=640, heads=10, vocabulary=8192),
+    pretrain_tokens=200_000_000,
+    batch_tokens=32_768,
+    micro_batch=64,
+)
+ARMS: dict[str, dict[str, Any]] = {
+    "uniform": {"selector": "uniform"},
+    "nearest": {"selector": "nearest"},
+    "dsir": {"selector": "dsir"},
+    "got-d": {"selector": "nudge", "rule": "got-d"},
+    "nudge": {"selector": "nudge"},
+    "nudge-soft": {"selector": "nudge", "options": {"epsilon": 0.3}},
+}
+TARGET_ROWS, HELDOUT_ROWS, REFERENCE_ROWS = 400, 200, 6_000
+
+
+def recipe_of(target: str, budget: int, folder: Path) -> Recipe:
+    """One cell's recipe: tokens are counted by the small model's own tokenizer."""
+    kinds = sorted(p.stem for p in (folder / "pool").glob("*.jsonl"))
+    select = []
+    for name, arm in ARMS.items():
+        pick = {"budget_tokens": budget} | {k: v for k, v in arm.items() if k == "rule"}
+        select.append({"name": name, "selector": arm["selector"], "options": arm.get("options", {}), "pick": pick})
+    tree = {
+        "name": f"{target}-{budget}",
+        "sources": {kind: {"files": f"pool/{kind}.jsonl"} for kind in kinds},
+        "target": {"files": f"{target}.jsonl", "rows": TARGET_ROWS, "heldout_rows": HELDOUT_ROWS},
+        "reference": {"files": "reference.jsonl", "rows": REFERENCE_ROWS},
+        "clean": {"min_chars": 80, "repetition": {}, "tokenizer": "model"},
+        "select": select,
+    }
+    return probed(recipe_file.build(tree))
+
+
+def base_model(folder: Path, spec: Probe) -> Path:
+    """The pre-trained model, made once."""
+    out = folder / "model"
+    if not out.exists():
+        rows = as_rows(pl.read_ndjson(folder / "reference.jsonl"))
+        begun = time.perf_counter()
+        prepare(spec, rows, out, seed=0)
+        print(f"pre-trained on {spec.pretrain_tokens:,} tokens in {time.perf_counter() - begun:.0f} s", flush=True)
+    return out
+
+
+def cell(target: str, budget: int, folder: Path, model: Path, spec: Probe, seeds: int) -> dict[str, Any]:
+    """One target at one budget."""
+    recipe = recipe_of(target, budget, folder)
+    settings = Settings(base=str(folder), workers=1, store=str(folder / f"store-{target}"), shard_rows=5_000)
+    begun = time.perf_counter()
+    with (plan := Plan.of(recipe, settings)).workers:
+        trials = [draw(plan, seed) for seed in range(1, seeds + 1)]
+    drawn = time.perf_counter()
+    told = run(model, spec, trials, lambda line: print(f"{target} {budget:,}  {line}", flush=True))
+    return {
+        "target": target,
+        "budget": budget,
+        "seconds": {"draw": drawn - begun, "train": time.perf_counter() - drawn},
+    } | told
+
+
+def table(results: list[dict[str, Any]]) -> str:
+    """Markdown: one table for each cell."""
+    parts = []
+    for found in sorted(results, key=lambda r: (r["target"], r["budget"])):
+        head = [
+            "arm",
+            "warmed up",
+            "better than uniform",
+            "fine-tuned",
+            "reference",
+            "rows",
+            "coverage",
+            "of uniform's",
+        ]
+        lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
+        for name, arm in found["arms"].items():
+            facts = arm["facts"]
+            mean = (
+                {k: sum(f.get(k, 0) for f in facts) / len(facts) for k in ("rows", "coverage", "also_uniform")}
+                if facts
+                else {}
+            )
+            gain = arm["warmed"]["better_than"].get("uniform")
+            told = f"{gain['mean']:+.4f} [{gain['low']:+.4f}, {gain['high']:+.4f}]" if gain else ""
+            cells = [name, f"{arm['warmed']['bits_per_byte']:.4f}", told, f"{arm['tuned']['bits_per_byte']:.4f}"]
+            cells += [f"{arm['kept']['bits_per_byte']:.4f}", f"{mean['rows']:.0f}" if mean else ""]
+            cells += [f"{mean['coverage']:.2f}" if mean else "", f"{mean['also_uniform']:.3f}" if mean else ""]
+            lines.append(f"| {' | '.join(cells)} |")
+        parts.append(
+            f"**{found['target']}, {found['tokens']:,} tokens**\n\n" + "\n".join(lines) + "\n\n" + _against(found)
+        )
+    return "\n\n".join(parts)
+
+
+def _against(found: dict[str, Any]) -> str:
+    """The default rule against the better of the strong baselines, after the warm-up and after fine-tuning."""
+    said = []
+    for stage in ("warmed", "tuned"):
+        best = min(("nearest", "dsir"), key=lambda n: found["arms"][n][stage]["bits_per_byte"])
+        d = found["arms"]["nudge"][stage]["better_than"][best]
+        said.append(f"nudge against {best}, {stage}: {d['mean']:+.4f} [{d['low']:+.4f}, {d['high']:+.4f}]")
+    return "; ".join(said)
+
+
+def main() -> None:
+    """Run the cells that are missing, or print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--targets", nargs="+", choices=evidence_corpus.TARGETS, default=evidence_corpus.TARGETS)
+    parser.add_argument("--budgets", nargs="+", type=int, default=[50_000, 150_000])
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--large", action="store_true")
+    parser.add_argument("--table", action="store_true")
+    given = parser.parse_args()
+    results = given.folder / "results"
+    if given.table:
+        print(table([json.loads(p.read_text()) for p in sorted(results.glob("*.json"))]))
+        return
+    torch.set_num_threads(given.threads)
+    spec = LARGE if given.large else SMALL
+    if not (given.folder / "reference.jsonl").exists():
+        evidence_corpus.build(given.data, given.folder)
+    model = base_model(given.folder, spec)
+    results.mkdir(exist_ok=True)
+    for target in given.targets:
+        for budget in given.budgets:
+            out = results / f"{target}-{budget}.json"
+            if not out.exists():
+                out.write_text(json.dumps(cell(target, budget, given.folder, model, spec, given.seeds), indent=1))
+    print(json.dumps({"cells": len(list(results.glob("*.json"))), "baseline": BASE}))
+
+
+if __name__ == "__main__":
+    main()
