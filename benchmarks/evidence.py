@@ -4,8 +4,8 @@
                                   [--seeds 3] [--large]
     python -m benchmarks.evidence --folder WORK --table
 
-DIR holds the unpacked real data (see `evidence_corpus`). A small model is pre-trained on the reference; for each target,
-budget and seed it is warmed up on the picks of each selector at equal tokens, then fine-tuned on a few target rows.
+DIR holds the unpacked real data (see `evidence_corpus`). A small model is pre-trained on the reference; for each
+target, budget and seed it is warmed up on the picks of each selector at equal tokens, then fine-tuned on a few target rows.
 Cells that are in WORK already are not run again. `--large` trains a model of 50 million parameters: for a GPU.
 """
 
@@ -64,7 +64,7 @@ def recipe_of(target: str, budget: int, folder: Path) -> Recipe:
         "sources": {kind: {"files": f"pool/{kind}.jsonl"} for kind in kinds},
         "target": {"files": f"{target}.jsonl", "rows": TARGET_ROWS, "heldout_rows": HELDOUT_ROWS},
         "reference": {"files": "reference.jsonl", "rows": REFERENCE_ROWS},
-        "clean": {"min_chars": 80, "repetition": {}, "tokenizer": "model"},
+        "clean": {"min_chars": 80, "repetition": {}, "tokenizer": str(folder.resolve() / "model")},
         "select": select,
     }
     return probed(recipe_file.build(tree))
