@@ -87,6 +87,36 @@ class SampleFacts:
 
 
 @dataclass(frozen=True)
+class ArmFacts:
+    """What a model learned from one selection's picks, at the same number of tokens for all; bits per byte.
+
+    `gain` over uniform picks after the warm-up, positive is better, with its 95 % interval; None for uniform itself and
+    for the model without a warm-up. `tuned_gain` is the same after fine-tuning.
+    """
+
+    name: str
+    warmed: float  # held-out target rows, after the warm-up
+    tuned: float  # after fine-tuning on a few target rows as well
+    kept: float  # held-out reference rows after the warm-up: higher than without it is what was forgotten
+    gain: tuple[float, float, float] | None = None  # mean, low, high
+    tuned_gain: tuple[float, float, float] | None = None
+    rows: float | None = None  # of its picks, mean over seeds
+    coverage: float | None = None  # share of target rows that are nearest to some pick
+
+
+@dataclass(frozen=True)
+class EvidenceFacts:
+    """What `mixtura probe` measured for this recipe."""
+
+    model: str  # what was trained: "tiny, 1.3 M parameters, pre-trained on the reference", or a name
+    tokens: int  # of each warm-up
+    seeds: int
+    heldout_rows: int
+    finetune_rows: int
+    arms: tuple[ArmFacts, ...]
+
+
+@dataclass(frozen=True)
 class Summary:
     """Everything about a mixture that is counted or set."""
 
@@ -107,6 +137,7 @@ class Summary:
     reference: SampleFacts | None = None
     encoder: str | None = None  # name and size of the encoder, where one was used
     near_duplicates: str | None = None  # "Jaccard ≥ 0.8 of 5-word shingles", or None: off
+    evidence: EvidenceFacts | None = None  # where the recipe was probed
 
     @property
     def total(self) -> Tally:
