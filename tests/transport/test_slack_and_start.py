@@ -78,6 +78,16 @@ def test_a_warm_start_ends_at_the_same_prices_sooner(slack):
     assert warm.iterations < moved.iterations
 
 
+@pytest.mark.parametrize("held_bytes", [1 << 30, 0])
+def test_a_start_200_epsilons_off_comes_home(held_bytes):
+    """Prices drift by more than f32 has powers of e: the held shares must be made anew on the way."""
+    x, y = clusters()
+    start = np.linspace(-10, 10, len(y))
+    found = solve_prices(x, y, epsilon=0.1, tolerance=1e-5, start=start, held_bytes=held_bytes)
+    assert found.marginal_error <= 1e-5
+    np.testing.assert_allclose(found.price, solve_prices(x, y, epsilon=0.1, tolerance=1e-5).price, atol=1e-3)
+
+
 @pytest.mark.parametrize("eps", [0.02, 0.2, 5.0])
 @pytest.mark.parametrize("slack", [None, 0.2])
 def test_streamed_is_held(eps, slack):
