@@ -20,4 +20,5 @@ nvidia-smi --query-gpu=name,memory.total,driver_version --format=csv,noheader ||
 "$PYTHON" -c 'import torch, transformers; print("torch", torch.__version__, "transformers", transformers.__version__)'
 
 "$PYTHON" -m pytest -q -m gpu tests
+"$PYTHON" -m benchmarks.transport_gpu  # 10,000,000 x 10,000 x 384; 16 GB of host memory and 8 of the GPU's
 "$PYTHON" -m benchmarks.gpu "$@"
