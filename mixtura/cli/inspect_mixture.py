@@ -11,6 +11,11 @@ import polars as pl
 from mixtura.cli.terminal import console, table
 from mixtura.errors import InputError
 from mixtura.pipeline.summary import Summary
+from mixtura.pipeline.wording import beginning, number, share, visible
+from mixtura.rows import plain_text
+
+PRICED = {"nearest_target_id", "share", "price", "distance", "score_without_prices"}  # in an account by nudge
+TEXT = 90  # characters of a target row's text
 
 
 def show(mixture: Path) -> None:
@@ -109,11 +114,48 @@ def _account(record: dict[str, Any], mixture: Path) -> None:
     files = sorted((mixture / record["split"]).glob("*.parquet")) if (mixture / record["split"]).is_dir() else []
     if not files:
         return
-    rows = pl.scan_parquet(files).filter(pl.col("id") == record["id"]).select("why").collect()
-    if rows.height and rows["why"][0]:
-        for reason, value in json.loads(rows["why"][0]).items():
-            shown = f"{value:.4g}" if isinstance(value, float) else value
-            console.print(f"  because     {reason.replace('_', ' ')}: {shown}", markup=False, soft_wrap=True)
+    rows = pl.scan_parquet(files).filter(pl.col("id") == record["id"]).select("why", "score").collect()
+    if not rows.height or not rows["why"][0]:
+        return
+    account = json.loads(rows["why"][0])
+    if set(account) >= PRICED:
+        _priced(account, rows["score"][0], mixture)
+        account = {k: v for k, v in account.items() if k not in {*PRICED, "serves"}}
+    for reason, value in account.items():
+        _because(f"{reason.replace('_', ' ')}: {f'{value:.4g}' if isinstance(value, float) else value}")
+
+
+def _priced(account: dict[str, Any], score: float, mixture: Path) -> None:
+    """Nudge's account in words: which targets the row serves, what the first of them pays, what the prices changed."""
+    serves = account.get("serves") or [[account["nearest_target_id"], account["share"]]]
+    texts = _target_texts(mixture, [target for target, *_ in serves])
+    _because("it serves these rows of the target; the share says how much of it each takes:")
+    for target, *part in serves:
+        said = f"“{visible(beginning(texts[target], TEXT))}”" if target in texts else "(its text is not here)"
+        console.print(
+            f"              {share(part[0], 1) if part else '':>7}  {said}  {target}", markup=False, soft_wrap=True
+        )
+    price, away = account["price"], number(account["distance"])
+    place = "above the average of 0: the reference lacks it" if price > 0 else "not above the average of 0"
+    _because(f"the first of them pays a price of {number(price)}, {place}")
+    _because(f"the first of them lies at a distance of {away}: 0 is the same, 2 has nothing in common with it")
+    plain = account["score_without_prices"]
+    change = "raised" if score > plain else "lowered" if score < plain else "did not change"
+    by = f" by {number(abs(score - plain))}" if score != plain else ""
+    _because(f"nudging {change} its score{by}: {number(score)} with prices, {number(plain)} without, by nearness alone")
+
+
+def _because(words: str) -> None:
+    console.print(f"  because     {visible(words)}", markup=False, soft_wrap=True)
+
+
+def _target_texts(mixture: Path, ids: list[str]) -> dict[str, str]:
+    """Id → text of target rows, those that the mixture holds."""
+    files = sorted((mixture / "target").glob("*.parquet"))
+    if not files:
+        return {}
+    rows = pl.scan_parquet(files).filter(pl.col("id").is_in(ids)).collect()
+    return dict(zip(rows["id"], plain_text(rows), strict=True))
 
 
 def _lost(dropped: dict[str, int], quarantined: int) -> str:

@@ -3,7 +3,22 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
+
+CONTROLS = {i: 0x2400 + i for i in range(32) if i not in (9, 10)} | {0x7F: 0x2421}  # to their visible pictures
+CONTROLS |= {i: 0xFFFD for i in (*range(0x80, 0xA0), *range(0xD800, 0xE000))}
+
+
+def visible(text: str) -> str:
+    """Text with control characters as their pictures (NUL as ␀), so that pages parse and a terminal obeys nothing."""
+    return re.sub(r"\r\n", "\n", text).translate(CONTROLS)
+
+
+def beginning(text: str, most: int) -> str:
+    """The beginning of a text on one line, at most so many characters, with `…` where it goes on."""
+    text = re.sub(r"\s+", " ", text[: 4 * most]).strip()
+    return text if len(text) <= most else text[: most - 1].rstrip() + "…"
 
 
 def count(n: int, noun: str) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -27,6 +26,7 @@ from mixtura.pipeline.report.exhibits import GROUPS, Exhibits, ShownRow, nearest
 from mixtura.pipeline.report.map import project
 from mixtura.pipeline.report.plots import Axis, Mark
 from mixtura.pipeline.summary import Summary
+from mixtura.pipeline.wording import visible
 
 __all__ = [
     "GROUPS",
@@ -37,13 +37,12 @@ __all__ = [
     "project",
     "render_report",
     "telling_words",
+    "visible",
 ]
 
 ASSETS = ("page.html.jinja", "report.css", "report.js")
 SHOWN_CHARS = 20_000  # of one row; a longer one is cut, and the page says so
 ALL_CHARS = 600_000  # of all rows together: keeps the page near a megabyte
-CONTROLS = {i: 0x2400 + i for i in range(32) if i not in (9, 10)} | {0x7F: 0x2421}  # to their visible pictures
-CONTROLS |= {i: 0xFFFD for i in (*range(0x80, 0xA0), *range(0xD800, 0xE000))}
 
 
 def render_report(summary: Summary, exhibits: Exhibits) -> str:
@@ -246,11 +245,6 @@ def _value(x: Any) -> str:
     if isinstance(x, Mapping):
         return ", ".join(f"{k} {_value(v)}" for k, v in sorted(x.items()))
     return "\n".join(_value(v) for v in x) if isinstance(x, (list, tuple)) else str(x)
-
-
-def visible(text: str) -> str:
-    """Text with control characters as their pictures (NUL as ␀), so that the page parses and nothing hides."""
-    return re.sub(r"\r\n", "\n", text).translate(CONTROLS)
 
 
 def policy(script: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import numpy as np
@@ -10,6 +9,7 @@ import polars as pl
 from markupsafe import Markup
 
 from mixtura.pipeline.report.plots import Mark
+from mixtura.pipeline.wording import beginning
 
 MOST = 1_500  # points; t-SNE then takes about 4 s on one core, and the page stays light
 SNIPPET = 160  # characters of a row's text under the pointer
@@ -73,19 +73,13 @@ def draw(points: pl.DataFrame, marks: dict[str, Mark]) -> tuple[Markup, list[lis
     for css, p in sorted(((_css(p, marks), p) for p in points.iter_rows(named=True)), key=lambda x: _layer(*x)):
         x, y = (SIDE * (0.5 + 0.48 * float(p[axis])) for axis in ("x", "y"))
         shapes.append(_shape(css, round(x), round(y)))
-        data.append([round(x), round(y), css, p["source"], p["id"], snippet(p["text"] or "")])
+        data.append([round(x), round(y), css, p["source"], p["id"], beginning(p["text"] or "", SNIPPET)])
     return (
         Markup('<svg id="map" viewBox="0 0 {} {}" role="img" aria-label="Map of rows">{}</svg>').format(
             SIDE, SIDE, Markup("".join(shapes))
         ),
         data,
     )
-
-
-def snippet(text: str) -> str:
-    """The beginning of a text on one line."""
-    text = re.sub(r"\s+", " ", text[: 4 * SNIPPET]).strip()
-    return text if len(text) <= SNIPPET else text[: SNIPPET - 1].rstrip() + "…"
 
 
 def _shape(css: str, x: int, y: int) -> str:

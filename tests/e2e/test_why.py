@@ -1,0 +1,79 @@
+"""`mixtura why` on a mixture made by the stages: nudge's account in words, other accounts as they are."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from mixtura.cli import inspect_mixture
+from mixtura.rows import plain_text
+
+
+def rows_of(mixture: Path, selection: str) -> list[dict]:
+    files = sorted(mixture.glob("*/*-of-*.parquet"))
+    rows = pl.read_parquet(files, columns=["id", "selection", "score", "why"])
+    return rows.filter(pl.col("selection") == selection).sort("id").to_dicts()
+
+
+@pytest.fixture
+def told(whole, capsys):
+    """A function that returns what `why` prints of a row."""
+
+    def tell(row: str, mixture: Path = whole.done.folder) -> str:
+        inspect_mixture.why(mixture, row)
+        return capsys.readouterr().out
+
+    return tell
+
+
+def test_a_pick_of_nudge_names_the_targets_it_serves_with_their_text(whole, told):
+    target = pl.read_parquet(whole.done.folder / "target/chosen.parquet")
+    texts = dict(zip(target["id"], plain_text(target), strict=True))
+    rows = rows_of(whole.done.folder, "nudge")
+    moves = set()
+    for row in rows:
+        why, said = json.loads(row["why"]), told(row["id"])
+        assert 1 <= len(why["serves"]) <= 3
+        for target_id, share in why["serves"]:
+            line = next(x for x in said.splitlines() if x.endswith(target_id))
+            assert line.split("“")[1].startswith(texts[target_id][:60])
+            assert float(line.split("%")[0]) == pytest.approx(100 * share, abs=0.0501)  # one decimal
+        words = said.replace("−", "-")
+        assert float(words.split("a price of ")[1].split(",")[0]) == pytest.approx(why["price"], rel=6e-3)  # 3 digits
+        assert ("the reference lacks it" in said) == (why["price"] > 0)
+        assert float(words.split("a distance of ")[1].split(":")[0]) == pytest.approx(why["distance"], rel=6e-3)
+        move = "raised" if row["score"] > why["score_without_prices"] else "lowered"
+        assert f"nudging {move} its score by" in said
+        assert "_" not in said.split("because", 1)[1], "a column's name is not a word"
+        moves.add(move)
+    assert len(rows) >= 10
+    assert moves == {"raised", "lowered"}, "both were seen"
+
+
+def test_text_of_a_target_cannot_command_the_terminal_nor_be_markup(whole, told, tmp_path):
+    mixture = shutil.copytree(whole.done.folder, tmp_path / "copy")
+    row = rows_of(mixture, "nudge")[0]
+    served = json.loads(row["why"])["serves"][0][0]
+    nasty = "[bold red]markup[/] \x1b[2J\x07 \x9b31m " + "long " * 100
+    target = pl.read_parquet(mixture / "target/chosen.parquet")
+    swapped = pl.when(pl.col("id") == served).then(pl.lit(nasty)).otherwise("text").alias("text")
+    target.with_columns(swapped).write_parquet(mixture / "target/chosen.parquet")
+    said = told(row["id"], mixture)
+    assert "[bold red]markup[/] ␛[2J␇" in said
+    assert not set(said) & {"\x1b", "\x07", "\x9b"}
+    assert len(max(said.splitlines(), key=len)) < 200
+    shutil.rmtree(mixture / "target")
+    assert f"(its text is not here)  {served}" in told(row["id"], mixture)
+
+
+def test_other_accounts_stay_as_they_are(whole, told):
+    rows = rows_of(whole.done.folder, "replay")
+    assert len(rows) >= 10
+    for row in rows[:5]:
+        said = told(row["id"])
+        assert "picked      by replay" in said
+        assert "it serves" not in said
