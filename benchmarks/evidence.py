@@ -5,8 +5,8 @@
     python -m benchmarks.evidence --folder WORK --table
 
 DIR holds the unpacked real data (see `evidence_corpus`). A small model is pre-trained on the reference; for each
-target, budget and seed it is warmed up on the picks of each selector at equal tokens, then fine-tuned on a few target rows.
-Cells that are in WORK already are not run again. `--large` trains a model of 50 million parameters: for a GPU.
+target, budget and seed it is warmed up on the picks of each selector at equal tokens, then fine-tuned on a few rows of
+the target. Cells that are in WORK already are not run again. `--large` trains a model of 50 million parameters: for a GPU.
 """
 
 from __future__ import annotations

@@ -20,8 +20,8 @@ import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from mixtura.pipeline.reading import Reader, Record, memory_stream
 from mixtura.pipeline.readers import qa_xml, wiki_extractor
+from mixtura.pipeline.reading import Reader, Record, memory_stream
 
 TARGETS = ("chemistry", "computing", "halves", "sums")
 SHORTEST, LONGEST = 100, 4_000  # characters; longer texts are cut at a word, so that rows cost alike

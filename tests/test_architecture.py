@@ -28,6 +28,7 @@ MAY = {
 HOMES = {
     "prefect": ("flows/",),
     "faiss": ("pipeline/index.py",),
+    "triton": ("pipeline/transport/",),
     "sentence_transformers": ("pipeline/embed/",),
     "transformers": ("trainer/", "pipeline/tokens.py", "pipeline/embed/", "pipeline/lm.py"),
     "sklearn": ("pipeline/embed/", "pipeline/report/"),

@@ -1,4 +1,4 @@
-"""The command line: `mixtura run | check | demo | show | why | train | schema | serve`."""
+"""The command line: `mixtura run | check | probe | demo | show | why | train | schema | serve`."""
 
 from mixtura.cli.app import main
 

@@ -84,6 +84,25 @@ def check(recipe: RecipePath, root: Roots = None, workers: Workers = None) -> No
 
 
 @app.command()
+def probe(
+    recipe: RecipePath,
+    workers: Workers = None,
+    store: StorePath = None,
+    root: Roots = None,
+    output: Output = None,
+) -> None:
+    """Find out whether the picks help: train a small model on each selection's picks, and measure.
+
+    All start from one model and see equally many tokens; uniform picks run beside them. Settings: the recipe's `probe`.
+    What was measured goes into the mixture's card and report.
+    """
+    from mixtura import recipe_file
+    from mixtura.cli import probing
+
+    probing.run(recipe_file.load(recipe), _settings(recipe, workers, store, root, None, output))
+
+
+@app.command()
 def show(mixture: MixturePath) -> None:
     """Print what a mixture is made of, what was lost on the way, and where."""
     from mixtura.cli import inspect_mixture

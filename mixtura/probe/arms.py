@@ -51,22 +51,26 @@ class Trial:
 
 
 def probed(recipe: Recipe) -> Recipe:
-    """The recipe with uniform picks at the same budget among its selections.
+    """The recipe whose selections are the arms: all with the largest budget among them, uniform picks beside.
 
     Raises:
-        InputError: there is no held-out target, or the selections have different budgets.
+        InputError: there is no held-out target, or budgets are of rows here and of tokens there.
     """
     if recipe.target is None or not recipe.target.heldout_rows:
         raise InputError("target.heldout_rows", "must be given to probe: the target loss is measured on them")
-    budgets = {(s.pick.budget_tokens, s.pick.budget_rows) for s in recipe.select}
-    if len(budgets) > 1:
-        need = "must have one budget for all, so that they are compared at equal tokens"
-        raise InputError("select", need, got=sorted(str(b[0] or b[1]) for b in budgets))
-    if any(s.selector == UNIFORM for s in recipe.select):
-        return recipe
-    tokens, rows = next(iter(budgets))
-    beside = Selection(selector=UNIFORM, pick=Pick(budget_tokens=tokens, budget_rows=rows))
-    return recipe.model_copy(update={"select": [*recipe.select, beside]})
+    picks = [s.pick for s in recipe.select]
+    units = {"budget_tokens" if p.budget_tokens else "budget_rows" for p in picks}
+    if len(units) > 1 or not all(p.budget_tokens or p.budget_rows for p in picks):
+        said = [str(p.model_dump(exclude_defaults=True)) for p in picks]
+        need = "must all have a budget of tokens, or all one of rows, to be compared at equal budgets"
+        raise InputError("select", need, got=said)
+    unit = units.pop()
+    budget = {unit: max(getattr(p, unit) for p in picks)}
+    others = [s for s in recipe.select if s.selector != UNIFORM or s.sources]
+    if any(s.word == UNIFORM for s in others):
+        raise InputError("select", f"must not name another selection {UNIFORM!r}: it is the probe's own yardstick")
+    arms = [s.model_copy(update={"pick": s.pick.model_copy(update=budget)}) for s in others]
+    return recipe.model_copy(update={"select": [*arms, Selection(selector=UNIFORM, pick=Pick(**budget))]})
 
 
 def draw(plan: Plan, seed: int) -> Trial:

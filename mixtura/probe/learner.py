@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -30,12 +31,18 @@ def prepare(spec: Probe, reference: Sequence[Row], folder: Path, *, seed: int) -
         seed: of weights and order.
     """
     assert isinstance(spec.model, TinyModel)
-    untrained = folder.with_name(f"{folder.name}.untrained")
-    prepare_tiny((r.text or "" for r in reference), spec.model, untrained, seed=seed)
-    learner = Learner(untrained, spec)
+    with tempfile.TemporaryDirectory() as untrained:
+        begin = prepare_tiny(_texts(reference), spec.model, Path(untrained) / "model", seed=seed)
+        learner = Learner(begin, spec)
     learner.train(learner.encode(reference), spec.pretrain_tokens, rate=PEAK, seed=seed)
-    save(learner.loaded, folder)
+    with quiet():
+        save(learner.loaded, folder)
     return folder
+
+
+def _texts(rows: Sequence[Row]) -> Iterator[str]:
+    for row in rows:
+        yield from [row.text] if row.text else [t.get("content") or "" for t in row.messages or []]
 
 
 class Learner:

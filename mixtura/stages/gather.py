@@ -101,6 +101,8 @@ def ingest(plan: Plan) -> list[Unit]:
 def clean(plan: Plan, units: list[Unit]) -> list[Unit]:
     """Normalise and filter every shard."""
     spec, seed, store = plan.recipe.clean, plan.recipe.seed, str(plan.store.root)
+    if spec.tokenizer != "words":
+        spec = spec.model_copy(update={"tokenizer": plan.model(spec.tokenizer)})
     jobs = [
         cleaning.CleanJob(str(u.ingest.file(n)), u.ingest.files[n]["sha256"], spec, seed, store)
         for u in units

@@ -120,6 +120,11 @@ class Plan:
         """A model's name, or the path of its folder with declared variables filled in."""
         return model_path(name, self.where)
 
+    @property
+    def evidence(self) -> Path:
+        """Where a probe of this recipe leaves what it measured."""
+        return self.store.root / "evidence" / f"{self.recipe.fingerprint()}.json"
+
     @contextmanager
     def stage(self, name: str, total: int = 0) -> Iterator[Tracker]:
         """Announce a stage, and its end unless it fails."""

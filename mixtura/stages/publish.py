@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import polars as pl
+from pydantic import TypeAdapter, ValidationError
 
 import mixtura
 from mixtura import recipe_file
+from mixtura.errors import StoreError
 from mixtura.pipeline import tables
 from mixtura.pipeline.card import render_card
 from mixtura.pipeline.croissant import render_croissant
 from mixtura.pipeline.ledger import Book, Chapter, Totals, write_ledger
 from mixtura.pipeline.mixture import PoolShard, form_of, publish, write_splits
 from mixtura.pipeline.report import assets_digest, render_report
-from mixtura.pipeline.summary import Form, SampleFacts, SelectionFacts, SourceFacts, StageFacts, Summary, Tally
+from mixtura.pipeline.summary import (
+    EvidenceFacts,
+    Form,
+    SampleFacts,
+    SelectionFacts,
+    SourceFacts,
+    StageFacts,
+    Summary,
+    Tally,
+)
 from mixtura.recipe import Sample, digest
 from mixtura.rows import QUARANTINE
 from mixtura.stages.choose import Embedded, Picked
@@ -83,6 +94,7 @@ def write(plan: Plan, pool: Pool, embedded: Embedded, picked: Sequence[Picked], 
                     "recipe": recipe_file.resolved_yaml(plan.recipe),
                     "version": mixtura.__version__,
                     "page": assets_digest(),
+                    "evidence": None if (found := _evidence(plan)) is None else asdict(found),
                 },
                 code=code_version(__name__),
             )
@@ -249,7 +261,18 @@ def _summary(
         reference=_sample_facts(recipe.reference, pool.reference),
         encoder=parts.embedded.encoder,
         near_duplicates=near.sentence() if (near := recipe.clean.near_dedup) else None,
+        evidence=_evidence(plan),
     )
+
+
+def _evidence(plan: Plan) -> EvidenceFacts | None:
+    """What a probe of this very recipe measured."""
+    if not plan.evidence.is_file():
+        return None
+    try:
+        return TypeAdapter(EvidenceFacts).validate_json(plan.evidence.read_bytes())
+    except ValidationError as e:
+        raise StoreError(f"{plan.evidence.name} must be what a probe left; delete it and probe again") from e
 
 
 def _source_facts(plan: Plan, name: str, units: Sequence[Unit], parts: Sequence[Part], taken: Tally) -> SourceFacts:
