@@ -18,6 +18,7 @@ from mixtura.stages.plan import Plan
 
 POINTS = {"pool": 800, "target": 250, "pick": 450}  # 1,500 in all: t-SNE on one thread takes seconds
 WORDS = 4_000  # rows of the pool, of the target and of each selection whose words are counted
+PRICED = {"not picked": 2_000, "picked": 1_000}  # rows of the plot of price against distance
 SHOWN = 6  # rows of each kind in full
 COMMON = ["id", "source", "file", "offset", "text", "messages", "chosen"]
 
@@ -38,7 +39,8 @@ def exhibits(plan: Plan, pool: Pool, embedded: Embedded, picked: Sequence[Picked
         words = telling_words(groups.pop("pool"), plain_text(target), groups)
     if embedded.parts and target is not None:
         points, likeness = _space(plan, pool, embedded, ids, texts, target)
-    return Exhibits(scores=frames, points=points, rows=rows, words=words, likeness=likeness)
+    prices = {p.scored.selection.word: _prices(p, frames[p.scored.selection.word], seed) for p in picked if _priced(p)}
+    return Exhibits(scores=frames, points=points, rows=rows, words=words, likeness=likeness, prices=prices)
 
 
 def _scores(picked: Picked) -> pl.DataFrame:
@@ -53,6 +55,24 @@ def _scores(picked: Picked) -> pl.DataFrame:
     return (
         pl.concat(frames).join(chosen, on="id", how="left").with_columns(pl.col("picked").fill_null(False)).sort("id")
     )
+
+
+def _priced(picked: Picked) -> bool:
+    """Whether the selector gives each row the price and the distance of a target."""
+    return all(
+        {"price", "distance"} <= set(pl.read_parquet_schema(s.file("scores.parquet"))) for _, s in picked.scored.scores
+    )
+
+
+def _prices(picked: Picked, frame: pl.DataFrame, seed: int) -> pl.DataFrame:
+    """`id, price, distance, picked` of a sample by hash."""
+    refused, chosen = frame.filter(~pl.col("picked"))["id"], frame.filter("picked")["id"]
+    wanted = pl.concat([_drawn(refused, seed, PRICED["not picked"]), _drawn(chosen, seed, PRICED["picked"])])
+    marked = frame.select("id", "picked").filter(pl.col("id").is_in(wanted.implode()))
+    scores = [
+        pl.scan_parquet(s.file("scores.parquet")).select("id", "price", "distance") for _, s in picked.scored.scores
+    ]
+    return pl.concat([s.collect().join(marked, on="id") for s in scores]).sort("id")
 
 
 def _shown(picked: Picked, frame: pl.DataFrame, near: Mapping[str, str]) -> dict[str, list[ShownRow]]:

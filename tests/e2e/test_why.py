@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -77,3 +78,12 @@ def test_other_accounts_stay_as_they_are(whole, told):
         said = told(row["id"])
         assert "picked      by replay" in said
         assert "it serves" not in said
+
+
+def test_the_report_draws_every_row_of_a_small_pool_at_its_price(whole):
+    html = (whole.done.folder / "report.html").read_text(encoding="utf-8")
+    nudge = next(s for s in whole.done.summary.selections if s.selector == "nudge")
+    groups = dict(re.findall(r'<g class="dots (\w+)">(.*?)</g>', html))
+    assert set(groups) == {"pool", "s0"}, "replay has no prices"
+    assert groups["s0"].count("h0") == nudge.picked_rows
+    assert groups["pool"].count("h0") == nudge.pool_rows - nudge.picked_rows

@@ -87,6 +87,9 @@ def make(
         scores[name] = pool.select("id", "source", "tokens", "text").with_columns(
             pl.Series("score", score), pl.Series("picked", picked)
         )
+        if name != "uniform":  # a target for each row, dear or cheap
+            pays = pl.Series("price", (rng.normal(0, 0.15, 40))[rng.integers(40, size=pool.height)])
+            scores[name] = scores[name].with_columns(pays, pl.Series("distance", 2 - 2 * likeness))
     summary = _summary(table, scores, target)
     aim_texts = pl.Series([_text(rng, "medquad") for _ in range(120)])
     return Made(summary, _exhibits(pool, scores, space, aim, aim_texts, vectors and target, points), table)
@@ -183,6 +186,7 @@ def _exhibits(pool, scores, space, aim, aim_texts, vectors, points) -> Exhibits:
     }
     picks = {name: f.filter("picked")["text"] for name, f in scores.items()}
     words = telling_words(pool["text"], aim_texts, picks)
+    prices = {n: f.select("id", "price", "distance", "picked") for n, f in scores.items() if "price" in f.columns}
     if not vectors:
         return Exhibits(scores, None, rows, words, None)
     like = [
@@ -211,7 +215,7 @@ def _exhibits(pool, scores, space, aim, aim_texts, vectors, points) -> Exhibits:
         }
     ).with_columns(pl.lit([], dtype=pl.List(pl.String)).alias("picked_by"), pl.lit("target").alias("kind"))
     frame = pl.concat([shown, goal]).with_columns(pl.Series("x", spots[:, 0]), pl.Series("y", spots[:, 1]))
-    return Exhibits(scores, frame, rows, words, likeness)
+    return Exhibits(scores, frame, rows, words, likeness, prices)
 
 
 def _shown(frame: pl.DataFrame, group: str) -> list[ShownRow]:

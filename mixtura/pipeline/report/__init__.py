@@ -21,7 +21,7 @@ from markupsafe import Markup
 
 from mixtura.pipeline import wording
 from mixtura.pipeline.report import map as row_map
-from mixtura.pipeline.report import plots
+from mixtura.pipeline.report import market, plots
 from mixtura.pipeline.report.exhibits import GROUPS, Exhibits, ShownRow, nearest_target, telling_words
 from mixtura.pipeline.report.map import project
 from mixtura.pipeline.report.plots import Axis, Mark
@@ -82,6 +82,7 @@ def render_report(summary: Summary, exhibits: Exhibits) -> str:
             likeness=likeness(exhibits, marks),
             words=words(exhibits, marks),
             scores={x.name: scores(exhibits, x.name, marks) for x in summary.selections},
+            markets={n: market.draw(f, marks[n]) for n, f in exhibits.prices.items() if f.height and n in marks},
             points=points,
             rows={x.name: shown(exhibits, x.name) for x in summary.selections},
             groups=GROUPS,

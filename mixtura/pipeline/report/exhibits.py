@@ -46,6 +46,8 @@ class Exhibits:
             list[str] (selections); from `project`. None: no vectors, no map.
         rows: selection → `best`, `borderline`, `worst` → rows, in the order to show them.
         words: from `telling_words`: `word`, then rates per 1,000 words in `pool`, `target` and each selection.
+        prices: selection → columns `id` str, `price` f64, `distance` f32 (squared), `picked` bool, of a sample of the
+            rows that were not picked and of those that were; only selections whose scores have prices.
         likeness: `group` (`pool`, `target`, or a selection), `similarity` f32: cosine to the nearest target row, from
             `nearest_target`. None: no vectors or no target.
     """
@@ -55,6 +57,7 @@ class Exhibits:
     rows: dict[str, dict[str, list[ShownRow]]] = field(default_factory=dict)
     words: pl.DataFrame | None = None
     likeness: pl.DataFrame | None = None
+    prices: dict[str, pl.DataFrame] = field(default_factory=dict)
 
 
 def nearest_target(vectors: np.ndarray, target: np.ndarray, *, same: bool = False) -> np.ndarray:
