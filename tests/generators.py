@@ -39,6 +39,7 @@ def shard(
             "tokens": [len(t.split()) for t in texts],
             "task": [None] * n,
             "language": [None] * n,
+            "meta": [None] * n,
             "plain": texts,
         },
         schema_overrides={
@@ -49,6 +50,7 @@ def shard(
             "tokens": pl.Int32,
             "task": pl.String,
             "language": pl.String,
+            "meta": pl.String,
             "plain": pl.String,
         },
     )

@@ -8,7 +8,7 @@ turns scores into picks under a budget, so a new budget costs no rescan.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
 
@@ -34,12 +34,19 @@ class Needs:
 
     columns: of `rows.ROW`, or `plain`, which is `rows.plain_text`; `id` is always there.
     model: it reads rows with a causal LM; its `Spec` is one of `lm.Spec`, whose `model` names it.
+    target_columns: likewise, of the target's rows alone.
     """
 
     vectors: bool = False
     target: bool = False
     columns: tuple[str, ...] = ()
     model: bool = False
+    target_columns: tuple[str, ...] = ()
+
+    @property
+    def of_target(self) -> Needs:
+        """What is read of the target's rows."""
+        return replace(self, columns=(*self.columns, *self.target_columns))
 
 
 @dataclass(frozen=True)

@@ -97,7 +97,7 @@ def fit(
             fitted = selected.selector.fit(
                 selected.spec,
                 sample=sample.read(needs),
-                target=target and target.read(needs),
+                target=target and target.read(needs.of_target),
                 reference=reference and reference.read(needs),
                 seed=seed,
             )

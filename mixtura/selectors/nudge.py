@@ -7,7 +7,7 @@ the model has plenty, rank below rows near rare ones; `nearest` cannot tell thes
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import polars as pl
@@ -39,6 +39,19 @@ class Spec(contract.Spec):
     tolerance: Annotated[float, Field(gt=0, lt=0.1)] = Field(
         1e-3, description="Share of the mass that may arrive at a wrong target when the solve stops."
     )
+    slack: Positive | None = Field(
+        None,
+        description="For noisy targets, in units of the median cost: a target may be left short at this price; lower "
+        "lets strays pay less. None serves every target in full.",
+    )
+    task_weights: dict[str, Positive] | Literal["equal"] | None = Field(
+        None,
+        description="Several targets at once: weight of each task's rows together, or 'equal'; a task is what the "
+        "target rows' column task says. None weighs every row alike.",
+    )
+    row_weight: str | None = Field(
+        None, description="A number in the target rows' other columns (meta) that weighs each row."
+    )
     max_iterations: PositiveInt = Field(5000, description="Of the solve, which raises where they do not suffice.")
 
 
@@ -52,7 +65,7 @@ class Nudge:
 
     name: ClassVar[str] = "nudge"
     source: ClassVar[str] = "Kang et al. 2024, Get more for less (GOT-D), theorem 1; arXiv:2405.02774"
-    needs: ClassVar[Needs] = Needs(vectors=True, target=True)
+    needs: ClassVar[Needs] = Needs(vectors=True, target=True, target_columns=("task", "meta"))
     scale: ClassVar[Scale] = "rank"
     rules: ClassVar[tuple[str, ...]] = ("cover", "round_robin")
     Spec: type[Spec] = Spec
@@ -64,12 +77,15 @@ class Nudge:
             InputError: there is no target, or the solve does not converge.
         """
         role, known = ("sample", sample) if reference is None else ("reference", reference)
-        ids = rows_of(self.name, self.needs, target, "target")["id"]
+        rows = rows_of(self.name, self.needs.of_target, target, "target")
+        ids, weight = rows["id"], target_weights(rows, spec)
         y = vectors_of(self.name, self.needs, target, "target")
         x = vectors_of(self.name, self.needs, known, role)[: spec.solve_rows]
         usual = median_cost(x, y)
         epsilon = spec.epsilon * usual
-        prices = solve_prices(x, y, epsilon=epsilon, tolerance=spec.tolerance, max_iterations=spec.max_iterations)
+        slack = None if spec.slack is None else spec.slack * usual
+        limits = {"tolerance": spec.tolerance, "max_iterations": spec.max_iterations}
+        prices = solve_prices(x, y, None, weight, epsilon=epsilon, slack=slack, **limits)
         if not prices.marginal_error <= spec.tolerance:
             raise InputError(
                 "selector 'nudge'",
@@ -85,12 +101,14 @@ class Nudge:
             "epsilon": epsilon,
             "iterations": prices.iterations,
             "marginal_error": prices.marginal_error,
+            **({} if slack is None else {"slack": slack}),
+            **({} if rows["task"].n_unique() < 2 else {"tasks": _by_task(rows["task"], weight)}),
             "best_paid_targets": _best_paid(prices, ids),
         }
         arrays = {
             "reference": x[: max(1, cover.COSTS // len(y))],  # for picks that cover; in order of id, which is a hash
             "target": y,
-            "weight": np.full(len(y), 1 / len(y)),
+            "weight": weight,
             "price": prices.price,
             "target_id": pack_ids(ids),
         }
@@ -105,7 +123,10 @@ class Nudge:
         """
         x = vectors_of(self.name, self.needs, shard, "shard")
         price = fitted.arrays["price"]
-        found = soft_distances(x, fitted.arrays["target"], price, epsilon=fitted.facts["epsilon"], keep=SERVED)
+        weight = fitted.arrays["weight"]
+        found = soft_distances(
+            x, fitted.arrays["target"], price, epsilon=fitted.facts["epsilon"], b=weight, keep=SERVED
+        )
         assert found.targets is not None
         assert found.shares is not None
         assert found.costs is not None
@@ -124,6 +145,43 @@ class Nudge:
                 "costs": tables.ragged(found.costs, serves),
             }
         )
+
+
+def target_weights(rows: pl.DataFrame, spec: Spec) -> np.ndarray:
+    """f64[M], of each target row, summing to 1.
+
+    Args:
+        rows: `id, task, meta` of the target.
+        spec: `row_weight` and `task_weights`; with both, rows share their task's weight in proportion.
+
+    Raises:
+        InputError: a row has no such number, or a negative one; a task has no weight, or a weight no task.
+    """
+    weight = np.ones(rows.height)
+    if spec.row_weight is not None:
+        pattern = f"$['{spec.row_weight}']"
+        found = rows["meta"].str.json_path_match(pattern).cast(pl.Float64, strict=False)
+        if not (found.is_finite() & (found >= 0)).fill_null(False).all() or not found.sum():
+            bad = rows["id"][int((~(found.is_finite() & (found >= 0)).fill_null(False)).arg_max() or 0)]
+            need = f"must name a number of 0 or more in every target row's meta; {spec.row_weight!r} is none"
+            raise InputError("selector 'nudge' option row_weight", need, got=f"row {bad}")
+        weight = found.to_numpy()
+    if spec.task_weights is not None:
+        tasks = rows["task"].fill_null("")
+        wanted = dict.fromkeys(tasks.unique(), 1.0) if spec.task_weights == "equal" else spec.task_weights
+        if set(wanted) != set(tasks):
+            need = f"must weigh every task of the target and no other: {sorted(set(tasks))}"
+            raise InputError("selector 'nudge' option task_weights", need, got=sorted(wanted))
+        total = pl.DataFrame({"t": tasks, "w": weight}).select(pl.col("w").sum().over("t"))["w"].to_numpy()
+        share = tasks.replace_strict(wanted, return_dtype=pl.Float64).to_numpy()
+        weight = np.divide(weight * share, total, out=np.zeros_like(weight), where=total > 0)
+    return weight / weight.sum()
+
+
+def _by_task(tasks: pl.Series, weight: np.ndarray) -> dict[str, float]:
+    """Weight of each task."""
+    by = pl.DataFrame({"task": tasks.fill_null(""), "weight": weight}).group_by("task").agg(pl.col("weight").sum())
+    return {t: round(w, 6) for t, w in by.sort("task").iter_rows()}
 
 
 def _best_paid(prices: Prices, ids: pl.Series) -> list[dict[str, Any]]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import ot
+import polars as pl
 import pytest
 from generators import Planted, cats_and_dogs, cut, shard, unit
 
 from mixtura.errors import InputError
 from mixtura.pipeline.contract import Fitted, Shard
+from mixtura.pipeline.transport import median_cost
 from mixtura.selectors.nearest import SELECTOR as NEAREST
 from mixtura.selectors.nudge import SELECTOR, Spec
 
@@ -141,3 +143,82 @@ def test_an_empty_reference_is_refused_not_replaced():
     planted = cats_and_dogs(pool_rows=1000)
     with pytest.raises(InputError, match="selector 'nudge' needs a reference with at least one row"):
         fit(planted, reference=cut(planted.reference, []))
+
+
+def test_doubling_a_targets_weight_is_the_same_as_having_it_twice():
+    planted = cats_and_dogs(pool_rows=2000)
+    few = cut(planted.target, np.arange(0, 200, 20))
+    twice = Shard(
+        pl.concat([few.rows, few.rows[:1].with_columns(id=pl.lit("again"))]), np.vstack([few.vectors, few.vectors[:1]])
+    )
+    heavy = few.rows.with_columns(meta=pl.Series(['{"w": 2}'] + ['{"w": 1}'] * 9))
+    spec = Spec(tolerance=1e-6)
+    one = SELECTOR.fit(spec, sample=planted.pool, target=twice, reference=None, seed=0)
+    usual = [median_cost(planted.pool.vectors, y) for y in (twice.vectors, few.vectors)]
+    other_spec = Spec(tolerance=1e-6, row_weight="w", epsilon=0.1 * usual[0] / usual[1])  # the same in units of cost
+    weighed = Shard(heavy, few.vectors)
+    other = SELECTOR.fit(other_spec, sample=planted.pool, target=weighed, reference=None, seed=0)
+    ours, theirs = (
+        SELECTOR.score(s, f, planted.pool)["score"].to_numpy() for s, f in ((spec, one), (other_spec, other))
+    )
+    np.testing.assert_allclose(ours - ours.mean(), theirs - theirs.mean(), atol=1e-4)
+
+
+def test_tasks_share_the_weight_as_the_recipe_says():
+    planted = cats_and_dogs(pool_rows=1000)
+    tasks = ["dogs"] * 150 + ["cats"] * 50
+    target = Shard(planted.target.rows.with_columns(task=pl.Series(tasks)), planted.target.vectors)
+
+    def weights(spec: Spec) -> np.ndarray:
+        return SELECTOR.fit(spec, sample=planted.pool, target=target, reference=None, seed=0).arrays["weight"]
+
+    assert weights(Spec())[:150].sum() == pytest.approx(0.75)
+    assert weights(Spec(task_weights="equal"))[:150].sum() == pytest.approx(0.5)
+    assert weights(Spec(task_weights={"dogs": 1, "cats": 4}))[:150].sum() == pytest.approx(0.2)
+    with pytest.raises(InputError, match="must weigh every task of the target and no other"):
+        weights(Spec(task_weights={"dogs": 1}))
+    with pytest.raises(InputError, match="'w' is none"):
+        weights(Spec(row_weight="w"))
+
+
+def test_slack_keeps_prices_together():
+    """What dogs may pay more than cats, of which there are plenty, falls with the slack, down to nothing."""
+    planted = cats_and_dogs(pool_rows=2000)
+    few = cut(planted.target, np.arange(0, 200, 10))
+
+    def spread(slack: float | None) -> float:
+        fitted = SELECTOR.fit(Spec(slack=slack), sample=planted.pool, target=few, reference=None, seed=0)
+        return float(np.ptp(fitted.arrays["price"]))
+
+    held, loose, looser, none = (spread(s) for s in (None, 0.5, 0.05, 1e-4))
+    assert held > loose > looser > none
+    assert none < 0.01
+
+
+@pytest.mark.parametrize("epsilon", [1e-4, 1e4])
+def test_absurd_epsilons_rank_finitely(epsilon):
+    planted = cats_and_dogs(pool_rows=500)
+    spec = Spec(epsilon=epsilon, tolerance=0.09)
+    fitted = SELECTOR.fit(spec, sample=planted.pool, target=planted.target, reference=None, seed=0)
+    assert SELECTOR.score(spec, fitted, planted.pool)["score"].is_finite().all()
+
+
+def test_strange_vectors_are_answered_or_refused_in_one_sentence():
+    planted = cats_and_dogs(pool_rows=500)
+    vectors = planted.target.vectors
+    alone, same = cut(planted.target, [3]), Shard(planted.target.rows, np.repeat(vectors[:1], 200, 0))
+    constant = Shard(planted.pool.rows, np.repeat(vectors[:1], 500, 0))
+    for pool, target in ((planted.pool, alone), (planted.pool, same), (constant, same), (constant, planted.target)):
+        fitted = SELECTOR.fit(Spec(), sample=pool, target=target, reference=None, seed=0)
+        out = SELECTOR.score(Spec(), fitted, pool)
+        assert out["score"].is_finite().all()
+        assert (out["share"] > 0).all()
+    inside = SELECTOR.fit(Spec(), sample=planted.pool, target=cut(planted.pool, range(40)), reference=None, seed=0)
+    assert SELECTOR.score(Spec(), inside, planted.pool)["score"].is_finite().all()
+    broken = vectors.copy()
+    broken[7, 3] = np.nan
+    with pytest.raises(InputError, match="finite vectors of its target"):
+        SELECTOR.fit(Spec(), sample=planted.pool, target=Shard(planted.target.rows, broken), reference=None, seed=0)
+    narrow = Shard(planted.target.rows, unit(vectors[:, :32]))
+    with pytest.raises(InputError, match="as wide as the reference"):
+        SELECTOR.fit(Spec(), sample=planted.pool, target=narrow, reference=None, seed=0)

@@ -36,7 +36,12 @@ class Prices:
 
 
 def median_cost(x: np.ndarray, y: np.ndarray, most: int = 1024) -> float:
-    """Median of c(x_i, y_j) over the first `most` rows of each; the unit in which eps is given. At least 1e-3."""
+    """Median of c(x_i, y_j) over the first `most` rows of each; the unit in which eps is given. At least 1e-3.
+
+    Raises:
+        InputError: a side is empty, or the widths differ.
+    """
+    _check_sides(x, y)
     with one_thread():
         cost = 2.0 - 2.0 * (tensor(x[:most]).double() @ tensor(y[:most]).double().T)
     return max(float(np.median(cost.numpy())), LEAST_SCALE)
@@ -154,6 +159,15 @@ def _weights(name: str, given: np.ndarray | None, n: int) -> np.ndarray:
 
 
 def _check(x: np.ndarray, y: np.ndarray, epsilon: float, slack: float | None, start: np.ndarray | None) -> None:
+    _check_sides(x, y)
+    for name, value in (("epsilon", epsilon), ("slack", slack)):
+        if value is not None and not 0 < value < np.inf:
+            raise InputError(name, "must be a positive number", got=value)
+    if start is not None and np.shape(start) != (len(y),):
+        raise InputError("start", f"must be one price for each of {len(y)} targets", got=np.shape(start))
+
+
+def _check_sides(x: np.ndarray, y: np.ndarray) -> None:
     if not len(x) or not len(y):
         raise InputError("transport", "needs at least one reference row and one target", got=(len(x), len(y)))
     if x.shape[1:] != y.shape[1:]:
@@ -163,8 +177,3 @@ def _check(x: np.ndarray, y: np.ndarray, epsilon: float, slack: float | None, st
             got=y.shape[1],
             next_step="Embed both with one encoder",
         )
-    for name, value in (("epsilon", epsilon), ("slack", slack)):
-        if value is not None and not 0 < value < np.inf:
-            raise InputError(name, "must be a positive number", got=value)
-    if start is not None and np.shape(start) != (len(y),):
-        raise InputError("start", f"must be one price for each of {len(y)} targets", got=np.shape(start))
