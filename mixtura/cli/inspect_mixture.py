@@ -10,6 +10,7 @@ import polars as pl
 
 from mixtura.cli.terminal import console, table
 from mixtura.errors import InputError
+from mixtura.pipeline.evidence import verdict
 from mixtura.pipeline.summary import Summary
 from mixtura.pipeline.wording import beginning, number, share, visible
 from mixtura.rows import plain_text
@@ -42,6 +43,8 @@ def show(mixture: Path) -> None:
         ["selection", "selector", "scored", "picked", "tokens"],
         [(s.name, s.selector, s.pool_rows, s.picked_rows, s.picked_tokens) for s in summary.selections],
     )
+    if summary.evidence:
+        console.print(f"\n{verdict(summary.evidence)}", markup=False, soft_wrap=True)
     console.print(f"\n[dim]report {mixture}/report.html · ledger {mixture}/ledger.parquet[/]")
 
 

@@ -13,7 +13,8 @@ from typing import Any
 
 import yaml
 
-from mixtura.pipeline.summary import SampleFacts, SelectionFacts, SourceFacts, Summary
+from mixtura.pipeline import evidence
+from mixtura.pipeline.summary import EvidenceFacts, SampleFacts, SelectionFacts, SourceFacts, Summary
 from mixtura.pipeline.wording import by_count, count, share
 
 # Licence ids that the Hub knows (its documentation, "Licenses"); anything else is `other`.
@@ -50,6 +51,7 @@ def render_card(summary: Summary) -> str:
         "## Load it\n\n" + _loading(summary),
         "## What is in it\n\n" + _composition(summary),
         "## Why these rows\n\n" + "\n\n".join(_selection(s) for s in summary.selections) + _aims(summary),
+        *(["## Does it help?\n\n" + _evidence(summary.evidence)] if summary.evidence else []),
         "## What was lost, and why\n\n" + _losses(summary),
         "## Where it came from\n\n" + _provenance(summary),
         "## Limits\n\n" + _limits(summary),
@@ -172,6 +174,11 @@ def _sample(word: str, x: SampleFacts | None) -> str:
     aside = f" {x.heldout_rows:,} more were set aside for evaluation; no selector saw them." if x.heldout_rows else ""
     files = ", ".join(code(f) for f in x.files)
     return f"{word}: {x.rows:,} rows of {files} (licence {md(x.license)}, revision {md(x.revision or 'none')}).{aside}"
+
+
+def _evidence(x: EvidenceFacts) -> str:
+    said = " ".join(s for s in (evidence.verdict(x), evidence.tuned_verdict(x)) if s)
+    return f"{md(said)}\n\n{grid(evidence.HEAD, evidence.table(x))}\n\n{md(evidence.method(x))}"
 
 
 def _losses(s: Summary) -> str:

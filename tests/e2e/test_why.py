@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import shutil
@@ -11,6 +12,7 @@ import polars as pl
 import pytest
 
 from mixtura.cli import inspect_mixture
+from mixtura.pipeline.summary import ArmFacts, EvidenceFacts
 from mixtura.rows import plain_text
 
 
@@ -87,3 +89,16 @@ def test_the_report_draws_every_row_of_a_small_pool_at_its_price(whole):
     assert set(groups) == {"pool", "s0"}, "replay has no prices"
     assert groups["s0"].count("h0") == nudge.picked_rows
     assert groups["pool"].count("h0") == nudge.pool_rows - nudge.picked_rows
+
+
+def test_show_tells_a_probe_in_one_sentence(whole, tmp_path, capsys):
+    mixture = shutil.copytree(whole.done.folder, tmp_path / "copy")
+    inspect_mixture.show(mixture)
+    before = capsys.readouterr().out
+    arm = ArmFacts("nudge", 2.3, 2.2, 2.0, (0.05, 0.03, 0.07))
+    probed = dataclasses.replace(whole.done.summary, evidence=EvidenceFacts("tiny", 40_000, 3, 20, 10, (arm,)))
+    (mixture / "summary.json").write_text(probed.to_json(), encoding="utf-8")
+    inspect_mixture.show(mixture)
+    after = capsys.readouterr().out
+    assert "picks of nudge beat uniform ones by 0.050 bits per byte (95 % interval 0.030 to 0.070)." in after
+    assert "bits per byte" not in before

@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from mixtura.pipeline.report import ShownRow, render_report
+from mixtura.pipeline.summary import ArmFacts, EvidenceFacts
 
 CHROMIUM = shutil.which("chromium")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="NO BROWSER: apt-get install chromium to test the report")
@@ -32,7 +33,9 @@ def page_file(made, tmp_path_factory):
     rows = [ShownRow(f"{i:032x}", "tldr", float(i), t, True, {"why": t[:80]}) for i, t in enumerate(texts)]
     shown = {name: {"best": rows, "worst": rows} for name in ("nudge", "uniform")}
     path = tmp_path_factory.mktemp("report") / "report.html"
-    path.write_text(render_report(made.summary, dataclasses.replace(made.exhibits, rows=shown)), encoding="utf-8")
+    arms = tuple(ArmFacts(n, 2.4, 2.3, 2.0, (0.02, -0.01, 0.05), rows=300, coverage=0.5) for n in ("nudge", "a" * 60))
+    summary = dataclasses.replace(made.summary, evidence=EvidenceFacts("tiny", 40_000, 3, 200, 100, arms))
+    path.write_text(render_report(summary, dataclasses.replace(made.exhibits, rows=shown)), encoding="utf-8")
     return path
 
 
@@ -93,3 +96,17 @@ def test_a_key_hides_its_rows_and_shows_them_again(opened):
     key.click()
     assert (page.evaluate(drawn), key.get_attribute("aria-pressed")) == (before, "true")
     assert before > 100
+
+
+def test_every_dot_of_price_against_distance_is_drawn_round_inside_its_frame(opened):
+    page = opened(800)
+    frame = page.locator(".frame:has(.dots) .plot").bounding_box()
+    path = "[...document.querySelectorAll('.dots > path')]"
+    boxes = page.evaluate(
+        f"{path}.map(p => {{ const b = p.getBoundingClientRect(); return [b.x + b.width / 2, b.y]; }})"
+    )
+    assert len(boxes) > 1_000
+    assert all(frame["x"] <= x <= frame["x"] + frame["width"] for x, _ in boxes)
+    assert all(frame["y"] - 4 <= y <= frame["y"] + frame["height"] for _, y in boxes)
+    strokes = page.evaluate(f"[...new Set({path}.map(p => getComputedStyle(p).strokeLinecap))]")
+    assert strokes == ["round"]

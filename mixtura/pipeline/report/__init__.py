@@ -20,8 +20,8 @@ import polars as pl
 from markupsafe import Markup
 
 from mixtura.pipeline import wording
+from mixtura.pipeline.report import gains, market, plots
 from mixtura.pipeline.report import map as row_map
-from mixtura.pipeline.report import market, plots
 from mixtura.pipeline.report.exhibits import GROUPS, Exhibits, ShownRow, nearest_target, telling_words
 from mixtura.pipeline.report.map import project
 from mixtura.pipeline.report.plots import Axis, Mark
@@ -80,6 +80,7 @@ def render_report(summary: Summary, exhibits: Exhibits) -> str:
             policy=policy(script),
             moves={unit: moves(summary, marks, unit) for unit in ("rows", "tokens")},
             likeness=likeness(exhibits, marks),
+            evidence=gains.told(summary.evidence, marks) if summary.evidence else None,
             words=words(exhibits, marks),
             scores={x.name: scores(exhibits, x.name, marks) for x in summary.selections},
             markets={n: market.draw(f, marks[n]) for n, f in exhibits.prices.items() if f.height and n in marks},
