@@ -28,7 +28,13 @@ HUB_LICENSES = re.compile(
 )
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 SIZES_ABOVE = ((10_000_000, "1M<n<10M"), (100_000_000, "10M<n<100M"), (1_000_000_000, "100M<n<1B"))
-RULES = {"top": "the highest scores", "gumbel": "a seeded draw that favours high scores", "threshold": "a threshold"}
+RULES = {
+    "cover": "the highest scores, slice by slice, as targets that are served stop paying",
+    "gumbel": "a seeded draw that favours high scores",
+    "round_robin": "turns: each target takes its nearest row that is left",
+    "threshold": "a threshold",
+    "top": "the highest scores",
+}
 
 
 def render_card(summary: Summary) -> str:

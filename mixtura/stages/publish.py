@@ -29,7 +29,7 @@ from mixtura.pipeline.summary import (
     Summary,
     Tally,
 )
-from mixtura.recipe import Sample, digest
+from mixtura.recipe import Pick, Sample, digest
 from mixtura.rows import QUARANTINE
 from mixtura.stages.choose import Embedded, Picked
 from mixtura.stages.exhibit import exhibits
@@ -325,6 +325,12 @@ def _stages(plan: Plan, parts: Ingredients, totals: Sequence[Totals]) -> tuple[S
     )
 
 
+def _rule_facts(pick: Pick) -> dict[str, Any]:
+    """What of a pick matters under its rule."""
+    idle = {"cover": {"temperature"}, "gumbel": {"strength"}}.get(pick.rule or "", {"temperature", "strength"})
+    return pick.model_dump(mode="json", exclude_none=True, exclude=idle)
+
+
 def _selection_facts(picked: Picked) -> SelectionFacts:
     selection, facts = picked.scored.selection, picked.picks.facts
     selector = recipe_file.selector_of(selection)
@@ -334,7 +340,7 @@ def _selection_facts(picked: Picked) -> SelectionFacts:
         paper=selector.source,
         score_kind=selector.scale,
         options=recipe_file.spec_of(selection).model_dump(mode="json"),
-        pick=selection.pick.model_dump(mode="json", exclude_none=True),
+        pick=_rule_facts(recipe_file.pick_of(selection)),
         pool_rows=facts["pool_rows"],
         picked_rows=facts["rows"],
         picked_tokens=facts["tokens"],
