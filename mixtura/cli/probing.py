@@ -7,8 +7,12 @@ from typing import Any
 
 from mixtura.cli.running import curate
 from mixtura.cli.terminal import TerminalTeller, console, relative, table
-from mixtura.pipeline.summary import ArmFacts, EvidenceFacts
+from mixtura.pipeline.evidence import HEAD, method, verdict
+from mixtura.pipeline.evidence import table as told
+from mixtura.pipeline.summary import EvidenceFacts
 from mixtura.recipe import Recipe
+
+SHOWN = (0, 1, 2, 3)  # of the evidence's columns, what fits a terminal; the report has all
 
 
 def run(recipe: Recipe, settings: Any) -> None:
@@ -30,22 +34,8 @@ def run(recipe: Recipe, settings: Any) -> None:
 
 
 def show(evidence: EvidenceFacts) -> None:
-    """The arms, best first."""
-    console.print(
-        f"{evidence.model}; {evidence.tokens:,} tokens of warm-up; {evidence.heldout_rows} held-out target rows"
-    )
-    table(
-        ["picks of", "bits per byte", "better than uniform", "fine-tuned", "reference", "coverage"],
-        [
-            (a.name, f"{a.warmed:.4f}", _gain(a), f"{a.tuned:.4f}", f"{a.kept:.4f}", _share(a.coverage))
-            for a in sorted(evidence.arms, key=lambda a: a.warmed)
-        ],
-    )
-
-
-def _gain(arm: ArmFacts) -> str:
-    return f"{arm.gain[0]:+.4f} ({arm.gain[1]:+.4f} to {arm.gain[2]:+.4f})" if arm.gain else ""
-
-
-def _share(share: float | None) -> str:
-    return "" if share is None else f"{share:.0%}"
+    """What was measured, as the card says it."""
+    console.print(f"[dim]{method(evidence)}[/]\n", soft_wrap=True)
+    lines = [[line[i] for i in SHOWN] for line in (HEAD, *told(evidence))]
+    table(lines[0], lines[1:])
+    console.print(f"\n{verdict(evidence)}", soft_wrap=True)
