@@ -6,7 +6,8 @@
 
 DIR holds the unpacked real data (see `evidence_corpus`). A small model is pre-trained on the reference; for each
 target, budget and seed it is warmed up on the picks of each selector at equal tokens, then fine-tuned on a few rows of
-the target. Cells that are in WORK already are not run again. `--large` trains a model of 50 million parameters: for a GPU.
+the target. Cells that are in WORK already are not run again. `--large` trains a model of 50 million parameters: for a
+GPU.
 """
 
 from __future__ import annotations
