@@ -80,4 +80,4 @@ def test_smallest_run_prints_every_stage_and_promised_figure():
 
 def test_every_selector_is_measured():
     files = {p.stem for p in (ROOT / "mixtura/selectors").glob("[!_]*.py")}
-    assert set(stages.SELECTORS) == files
+    assert {*stages.SELECTORS, *stages.WITH_A_MODEL} == files
