@@ -45,7 +45,7 @@ def test_each_is_one_word_and_neither_shards_nor_place_reach_the_bytes(tmp_path)
         made.append(corpus.contents(done.folder))
         rows = pl.concat([pl.read_parquet(f) for f in sorted((done.folder / "train").glob("*.parquet"))])
         why = {s: json.loads(w) for s, w in rows.select("selection", "why").iter_rows()}
-        assert {"targets", "costs", "tokens_read"} < set(why["rds"])
+        assert {"serves", "tokens_read"} < set(why["rds"])
         assert {"loss", "quantile"} < set(why["perplexity"])
         assert {"targets_reaching", "near_duplicates"} < set(why["tsds"])
     assert made[0] == made[1]
