@@ -134,7 +134,7 @@ def test_a_planted_chain_is_learned_to_its_entropy(tmp_path):
         trained = np.ones((rows, 64), bool)
         trained[:, 0] = False
         counts = Counts(rows, rows, 0, tokens.size, int(trained.sum()), rows * 63)
-        return Encoded(tokens.ravel(), trained.ravel(), np.arange(rows + 1) * 64, counts)
+        return Encoded(tokens.ravel(), trained.ravel(), np.arange(rows + 1) * 64, np.arange(rows), counts)
 
     loaded, data, heldout = load(spec, str(tiny)), chain(1200), chain(200)
     packs = [[d] for d in range(1200)]

@@ -47,7 +47,9 @@ def documents(*lengths: int, seed: int = 0) -> Encoded:
     starts = np.concatenate([[0], np.cumsum(lengths)])
     trained = np.ones(starts[-1], bool)
     trained[starts[:-1]] = False
-    return Encoded(rng.integers(0, 61, starts[-1]).astype(np.int32), trained, starts, Counts())
+    return Encoded(
+        rng.integers(0, 61, starts[-1]).astype(np.int32), trained, starts, np.arange(len(starts) - 1), Counts()
+    )
 
 
 def made(config) -> nn.Module:
@@ -109,7 +111,11 @@ def test_a_document_longer_than_a_sequence_is_our_mistake():
 
 def test_a_batch_worked_out_by_hand():
     encoded = Encoded(
-        np.array([9, 5, 6, 9, 7], np.int32), np.array([0, 1, 1, 0, 1], bool), np.array([0, 3, 5]), Counts()
+        np.array([9, 5, 6, 9, 7], np.int32),
+        np.array([0, 1, 1, 0, 1], bool),
+        np.array([0, 3, 5]),
+        np.arange(2),
+        Counts(),
     )
     batch = collate(encoded, [[0, 1]])
     assert batch.ids.tolist() == [[9, 5, 6, 9, 7] + [0] * 11]

@@ -13,6 +13,7 @@ import json
 import multiprocessing
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from mixtura.pipeline.embed.norm import unit
 from mixtura.pipeline.embed.packed import PackedModel
 from mixtura.pipeline.lengths import batch_size, length_batches
 from mixtura.pipeline.models import first_line, pick_device, pickled_weights
+from mixtura.pipeline.threads import one_thread
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -105,7 +107,11 @@ class SentenceEncoder:
         """f32[n, d], unit L2 norm."""
         if not encoded["input_ids"]:
             return np.zeros((0, self.dimensions), np.float32)
-        return self._padded(encoded) if self.packed is None else unit(self.packed(_arrays(encoded), self.prompt_length))
+        # several threads cut sums by the shape of their work, so that a row's bits would depend on its company
+        with one_thread() if self.device == "cpu" else nullcontext():
+            if self.packed is None:
+                return self._padded(encoded)
+            return unit(self.packed(_arrays(encoded), self.prompt_length))
 
     def _padded(self, encoded: dict[str, list[Any]]) -> np.ndarray:
         tokenizer = self.model.tokenizer
