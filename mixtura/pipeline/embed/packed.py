@@ -58,7 +58,7 @@ def tiles(lengths: Sequence[int], tokens: int, window: int) -> Iterator[Tile]:
         tile = Tile([], [], size)
         while at := bisect_right(left, space):
             length = left[at - 1]
-            take = rows[length][-(space // length) :]
+            take = rows[length][-(space // length if size == tokens else 1) :]
             rows[length] = rows[length][: -len(take)]
             if not rows[length]:
                 del left[at - 1]
