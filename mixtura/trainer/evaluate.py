@@ -71,7 +71,6 @@ def row_losses(
         for row, documents in enumerate(some):
             ends = np.cumsum([encoded.length(d) for d in documents])
             sums = np.add.reduceat(losses[row], np.concatenate([[0], ends[:-1]]))
-            sums[-1] = losses[row, ends[-2] if len(ends) > 1 else 0 :].sum()
             np.add.at(total, encoded.rows[documents], sums)
     model.train(was_training)
     return total

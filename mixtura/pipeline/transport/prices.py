@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from mixtura.errors import InputError
+from mixtura.pipeline.threads import one_thread
 from mixtura.pipeline.transport.device import DevicePlan
 from mixtura.pipeline.transport.plan import HeldPlan, Plan, StreamedPlan
-from mixtura.pipeline.transport.tiles import one_thread, tensor
+from mixtura.pipeline.transport.tiles import tensor
 
 LEAST_SCALE = 1e-3  # of the median cost: where all vectors are equal, eps must not be zero
 HELD_BYTES = 256 << 20  # what a solve may hold of n x M; above, it streams

@@ -9,10 +9,11 @@ import numpy as np
 import torch
 
 from mixtura.errors import InputError
+from mixtura.pipeline.threads import one_thread
 from mixtura.pipeline.transport.device import score_on
 from mixtura.pipeline.transport.kept import largest_shares
 from mixtura.pipeline.transport.logits import Logits, log_of_sum
-from mixtura.pipeline.transport.tiles import TILE, one_thread, tensor, tiles
+from mixtura.pipeline.transport.tiles import TILE, tensor, tiles
 
 NEAR = 86.0  # bits between prices up to which 2^-126, the least f32, is lost in the rounding of an unpriced sum
 BATCH = 16 * TILE  # rows whose sums are turned into distances at once: small arrays cost little a row then

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -24,14 +23,3 @@ def tiles(x: np.ndarray, dtype: torch.dtype = torch.float32) -> Iterator[tuple[s
 def tensor(array: np.ndarray) -> torch.Tensor:
     """A copy: torch refuses arrays that are read-only, as those from Parquet are."""
     return torch.from_numpy(np.array(array))
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Torch on one thread inside; the caller's setting is given back."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
