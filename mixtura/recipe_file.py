@@ -27,35 +27,54 @@ def load(path: str | Path) -> Recipe:
         RecipeError: with the path of the first wrong key, what was expected, what came, and the nearest valid word.
         InputError: the file is missing, too large, no YAML, or a YAML bomb.
     """
-    path = Path(path)
-    try:
-        size = path.stat().st_size
-        if size > MAX_BYTES:
-            raise InputError(f"recipe {str(path)!r}", f"must be at most {MAX_BYTES:,} bytes", got=size)
-        text = path.read_text(encoding="utf-8")
-    except OSError as e:
-        step = "Give the path of a YAML file; recipes/ has some to start from"
-        raise InputError(f"recipe {str(path)!r}", "must be a readable file", got=e.strerror, next_step=step) from None
-    except UnicodeDecodeError as e:
-        raise InputError(f"recipe {str(path)!r}", "must be UTF-8 text", got=str(e)) from None
-    return parse(text, str(path))
+    return build(read_tree(path, "recipe"))
 
 
 def parse(text: str, name: str = "recipe") -> Recipe:
     """A recipe from YAML text; see `load`."""
+    return build(parse_tree(text, name, "recipe"))
+
+
+def read_tree(path: str | Path, noun: str) -> dict[str, Any]:
+    """The mapping in a YAML file that a person wrote.
+
+    Args:
+        path: the file.
+        noun: what it is, for errors.
+
+    Raises:
+        InputError: it is missing, too large, no YAML, a YAML bomb, or no mapping.
+    """
+    path = Path(path)
+    try:
+        size = path.stat().st_size
+        if size > MAX_BYTES:
+            raise InputError(f"{noun} {str(path)!r}", f"must be at most {MAX_BYTES:,} bytes", got=size)
+        text = path.read_text(encoding="utf-8")
+    except OSError as e:
+        step = "Give the path of a YAML file; recipes/ has some to start from"
+        raise InputError(f"{noun} {str(path)!r}", "must be a readable file", got=e.strerror, next_step=step) from None
+    except UnicodeDecodeError as e:
+        raise InputError(f"{noun} {str(path)!r}", "must be UTF-8 text", got=str(e)) from None
+    return parse_tree(text, str(path), noun)
+
+
+def parse_tree(text: str, name: str, noun: str) -> dict[str, Any]:
+    """The mapping in YAML text; see `read_tree`."""
+    thing = f"{noun} {name!r}"
     try:
         tree = yaml.load(text, Loader=_Loader)  # a SafeLoader that also refuses duplicate keys
         _weigh(tree)
     except yaml.YAMLError as e:
-        raise InputError(f"recipe {name!r}", f"must be valid YAML: {_fault(e)}") from None
+        raise InputError(thing, f"must be valid YAML: {_fault(e)}") from None
     except ValueError as e:  # a date that no calendar has, an integer of thousands of digits
-        raise InputError(f"recipe {name!r}", f"must hold values that YAML can read: {e}") from None
+        raise InputError(thing, f"must hold values that YAML can read: {e}") from None
     except (RecursionError, _Bomb) as e:
         got = str(e) if isinstance(e, _Bomb) else "endless nesting"
-        raise InputError(f"recipe {name!r}", "must not expand its aliases without end", got=got) from None
+        raise InputError(thing, "must not expand its aliases without end", got=got) from None
     if not isinstance(tree, dict):
-        raise InputError(f"recipe {name!r}", "must be a mapping of keys", got=type(tree).__name__)
-    return build(tree)
+        raise InputError(thing, "must be a mapping of keys", got=type(tree).__name__)
+    return tree
 
 
 def build(tree: dict[str, Any]) -> Recipe:
@@ -67,7 +86,7 @@ def build(tree: dict[str, Any]) -> Recipe:
     try:
         recipe = Recipe.model_validate(tree)
     except ValidationError as e:
-        raise _explain(e, tree) from None
+        raise explain(e, tree) from None
     check_words(recipe)
     return recipe
 
@@ -130,7 +149,7 @@ def spec_of(selection: Selection, where: str = "select") -> BaseModel:
     try:
         return selector.Spec.model_validate(selection.options)
     except ValidationError as e:
-        raise _explain(e, selection.options, f"{where}.options.", selector.Spec) from None
+        raise explain(e, selection.options, f"{where}.options.", selector.Spec) from None
 
 
 def resolved_yaml(recipe: Recipe) -> str:
@@ -226,7 +245,7 @@ def _word(kind: registry.Kind, word: str, where: str) -> Any:
         raise RecipeError(where, e.need, got=word, next_step=e.next_step) from None
 
 
-def _explain(error: ValidationError, tree: Any, prefix: str = "", model: type[BaseModel] = Recipe) -> RecipeError:
+def explain(error: ValidationError, tree: Any, prefix: str = "", model: type[BaseModel] = Recipe) -> RecipeError:
     """The first mistake as one sentence; the count of the others follows."""
     problems = sorted(error.errors(include_url=False), key=_telling)
     problem = problems[0]

@@ -20,9 +20,10 @@ MAY = {
     "selectors": {*(CORE - {"recipe_file"}), "pipeline"},
     "trainer": {*(CORE - {"recipe_file"}), "pipeline"},
     "stages": {*CORE, "pipeline"},
+    "tasks": {*CORE, "pipeline"},
     "probe": {*CORE, "pipeline", "stages", "trainer"},
     "flows": {*CORE, "pipeline", "stages", "trainer", "probe"},
-    "cli": {*CORE, "pipeline", "stages", "trainer", "probe", "flows"},
+    "cli": {*CORE, "pipeline", "stages", "trainer", "probe", "flows", "tasks"},
 }
 # a heavy library → the only places that may import it
 HOMES = {
