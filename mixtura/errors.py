@@ -3,6 +3,7 @@
 MixturaError            exit code 1: a fault of ours or of the machine
 ├── CountError          rows in do not equal rows out plus rows dropped
 ├── StoreError          an artefact is damaged or cannot be written
+├── GenerationError     a server that generates stopped answering, or a budget of tokens is spent
 └── InputError          exit code 2: the recipe or an input is wrong
     └── RecipeError     the recipe itself, with the path of the key
 """
@@ -26,6 +27,10 @@ class CountError(MixturaError):
 
 class StoreError(MixturaError):
     """An artefact is damaged, or the store cannot be written."""
+
+
+class GenerationError(MixturaError):
+    """A server that generates stopped answering, or the budget of tokens is spent; what came before is kept."""
 
 
 class InputError(MixturaError):

@@ -17,12 +17,13 @@ CORE = {"errors", "recipe", "recipe_file", "registry", "rows", "store"}
 MAY = {
     "core": CORE,
     "pipeline": CORE - {"recipe_file"},
-    "selectors": {*(CORE - {"recipe_file"}), "pipeline"},
+    "generation": {*(CORE - {"recipe_file"}), "pipeline"},
+    "selectors": {*(CORE - {"recipe_file"}), "pipeline", "generation"},
     "trainer": {*(CORE - {"recipe_file"}), "pipeline"},
     "stages": {*CORE, "pipeline"},
     "tasks": {*CORE, "pipeline"},
     "probe": {*CORE, "pipeline", "stages", "trainer"},
-    "flows": {*CORE, "pipeline", "stages", "trainer", "probe"},
+    "flows": {*CORE, "pipeline", "stages", "trainer", "probe", "generation"},
     "cli": {*CORE, "pipeline", "stages", "trainer", "probe", "flows", "tasks"},
 }
 # a heavy library → the only places that may import it
@@ -31,7 +32,7 @@ HOMES = {
     "faiss": ("pipeline/index.py",),
     "triton": ("pipeline/transport/",),
     "sentence_transformers": ("pipeline/embed/",),
-    "transformers": ("trainer/", "pipeline/tokens.py", "pipeline/embed/", "pipeline/lm.py"),
+    "transformers": ("trainer/", "pipeline/tokens.py", "pipeline/embed/", "pipeline/lm.py", "generation/"),
     "sklearn": ("pipeline/embed/", "pipeline/report/"),
     "rensa": ("pipeline/shingles.py",),
     "typer": ("cli/",),
