@@ -47,7 +47,7 @@ class InputError(MixturaError):
 
     def __init__(self, thing: str, need: str, *, got: object = None, next_step: str = "") -> None:
         self.thing, self.need, self.got, self.next_step = thing, need, got, next_step
-        came = "" if got is None else f"; got {_short(got)}"
+        came = "" if got is None else f"; got {shortened(got)}"
         then = f" {next_step.rstrip('.')}." if next_step else ""
         super().__init__(_one_line(f"{thing} {need}{came}.{then}"))
 
@@ -75,6 +75,7 @@ def _one_line(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
 
 
-def _short(value: object, limit: int = 200) -> str:
+def shortened(value: object, limit: int = 200) -> str:
+    """`repr`, cut so that it fits into a sentence."""
     text = repr(value)
     return text if len(text) <= limit else text[: limit - 1] + "…"

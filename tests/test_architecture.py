@@ -12,18 +12,20 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 FILES = sorted((ROOT / "mixtura").rglob("*.py"))
 
-CORE = {"errors", "recipe", "recipe_file", "registry", "rows", "store"}
+CORE = {"errors", "recipe", "recipe_file", "registry", "rows", "store", "verdict", "checking"}
 # part → parts that it may import beside itself
 MAY = {
     "core": CORE,
     "pipeline": CORE - {"recipe_file"},
     "generation": {*(CORE - {"recipe_file"}), "pipeline"},
-    "selectors": {*(CORE - {"recipe_file"}), "pipeline", "generation"},
+    "toolcalls": {"errors", "verdict"},
+    "checks": {"errors", "verdict", "checking", "toolcalls"},
+    "selectors": {*(CORE - {"recipe_file"}), "pipeline", "generation", "toolcalls", "checks"},
     "trainer": {*(CORE - {"recipe_file"}), "pipeline"},
     "stages": {*CORE, "pipeline"},
     "tasks": {*CORE, "pipeline"},
     "probe": {*CORE, "pipeline", "stages", "trainer"},
-    "flows": {*CORE, "pipeline", "stages", "trainer", "probe", "generation"},
+    "flows": {*CORE, "pipeline", "stages", "trainer", "probe", "generation", "toolcalls", "checks"},
     "cli": {*CORE, "pipeline", "stages", "trainer", "probe", "flows", "tasks"},
 }
 # a heavy library → the only places that may import it
