@@ -1,8 +1,8 @@
-"""Multiple choice: which option an answer names, by its letter or by its text.
+r"""Multiple choice: which option an answer names, by its letter or by its text.
 
 Read in this order, first that finds exactly one option wins: a statement (`the answer is (B)`, `Answer: B`,
-`\\boxed{B}`), a letter that leads (`B`, `B.`, `(B) because`), the text of an option as the whole answer, the one letter
-in brackets, the one option whose text occurs. Two options that are named alike loudly are ambiguous, never a guess.
+`\boxed{B}`), a letter that leads (`B`, `B.`, `(B) because`), the text of an option as the whole answer, the one letter
+in brackets, the one option whose text occurs. Where two are named, the answer is ambiguous, never a guess.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from mixtura.verdict import PASSED, Verdict, failed
 
 LETTERS = "ABCDEFGHIJ"
 STATED = re.compile(
-    r"(?:answer|choice|option)(?:\s+(?:is|would be|must be))?\s*(?:is\s*)?:?\s*\**\s*\(?([A-Ja-j])\)?(?![\w'’])|\\boxed\{\s*(?:\\text\{)?\(?([A-J])\)?\}",
+    r"\b(?:answer|choice|option)(?:\s+(?:is|would be|must be))?\s*:?\s*\**\s*\(?([A-J])\)?(?![\w'’])"
+    r"|\\boxed\{\s*(?:\\text\{)?\(?([A-J])\)?\}",
     re.IGNORECASE,
 )
 LEADING = re.compile(r"\(?([A-J])\)?(?:[.):,]|\s*$|\s+(?=[-–—(]|because\b|since\b|is\b|as\b))")
@@ -78,7 +79,7 @@ def named(answer: str, options: Sequence[str]) -> list[int]:
     letters = LETTERS[: len(options)]
     stated = [a or b for a, b in STATED.findall(answer)]
     if found := _positions([s.upper() for s in stated], letters):
-        return found[-1:] if len(found) == 1 else found
+        return found
     if (leading := LEADING.match(answer)) and leading[1] in letters:
         return [letters.index(leading[1])]
     said = forgiven(answer, "punctuation")

@@ -20,7 +20,8 @@ from mixtura.verdict import PASSED, Verdict, failed
 MAX_DIGITS = 400
 # the sign, whole part with or without thousands, decimals, exponent; then maybe `/ denominator`
 NUMBER = re.compile(
-    r"(?<![\w.])([-+−]?)[ \t]?[$€£]?(\d{1,3}(?:,\d{3})+(?![\d,])|\d+)?(\.\d+)?(?:[eE]([-+]?\d{1,3})(?!\w))?(?:[ \t]?/[ \t]?(\d+)(?![\w.]))?"
+    r"(?<![\w.])([-+−]?)[ \t]?[$€£]?(\d{1,3}(?:,\d{3})+(?![\d,])|\d+)?(\.\d+)?"
+    r"(?:[eE]([-+]?\d{1,3})(?!\w))?(?:[ \t]?/[ \t]?(\d+)(?![\w.]))?"
 )
 MARK = "####"
 BOXED = "\\boxed{"
@@ -87,7 +88,7 @@ def number_in(text: str, place: str = "last") -> Decimal | None:
 
 
 def _boxed(text: str) -> str:
-    """What the last `\\boxed{}` holds, with its inner braces."""
+    r"""What the last `\boxed{}` holds, with its inner braces."""
     start = text.rfind(BOXED)
     if start < 0:
         return ""

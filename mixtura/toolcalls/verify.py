@@ -30,11 +30,12 @@ from typing import Any
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
+from mixtura.errors import InputError
 from mixtura.toolcalls.call import Call, Reading
-from mixtura.toolcalls.expected import Expected, ExpectedCall
+from mixtura.toolcalls.expected import Expected, ExpectedCall, first
 from mixtura.toolcalls.parse import parse
 from mixtura.toolcalls.tools import ANYTHING, KIND_OF, Schema, Tool, Tools
-from mixtura.toolcalls.values import Accepted, Mode, equal, folded
+from mixtura.toolcalls.values import Mode, equal, folded
 from mixtura.verdict import PASSED, Failure, Verdict, failed
 
 CLASSES = (
@@ -58,6 +59,18 @@ class Verifier:
     def __init__(self, tools: Tools, expected: Expected, mode: Mode = "normalised") -> None:
         self.expected, self.mode, self.offered = expected, mode, frozenset(tools)
         self.calls = [_CallVerifier(c, tools.get(c.name), self.offered, mode) for c in expected.calls]
+
+    @staticmethod
+    def read(gold: str | Mapping[str, Any]) -> tuple[Call, ...]:
+        """The calls of a gold answer.
+
+        Raises:
+            InputError: it cannot be read.
+        """
+        reading = parse(gold)
+        if reading.problem:
+            raise InputError("a gold answer", f"must be readable ({reading.problem})", got=gold)
+        return reading.calls
 
     def verdict(self, answer: str | Mapping[str, Any]) -> Verdict:
         """Of an answer: its text, or a message as servers return it. Never raises."""
@@ -89,7 +102,7 @@ class Verifier:
         return Verdict((*found, *sorted((f for pair in pairs for f in pair), key=_rank)))
 
     def _matched(self, calls: Sequence[Call]) -> list[list[Failure]]:
-        """Failures of each pair in the matching of least cost: 0 where every pair is right, so it is found if any is."""
+        """Failures of each pair in the matching of least cost; it is 0, and so found, where every pair can be right."""
         table = [[mine.failures(call, i) for i, call in enumerate(calls)] for mine in self.calls]
         cost = np.array([[_cost(failures) for failures in row] for row in table])
         return [table[i][j] for i, j in zip(*linear_sum_assignment(cost), strict=True)]
@@ -136,9 +149,10 @@ class _CallVerifier:
 def _kind(value: Any, schema: Schema, accepted: Sequence[Any]) -> str:
     """The class of a wrong value: of its type, or of the value itself.
 
-    A gold may disagree with its schema (a variable's name for a number), so its type is as good as the schema's.
+    Where a gold breaks its schema (a variable's name for a number), its type is as good as the schema's.
     """
-    golds = {KIND_OF.get(type(g), "") for g in accepted}
+    plain = [first(g) for g in accepted]
+    golds = {KIND_OF[type(g)] for g in plain if not schema.admits(g)}
     if not schema.admits(value) and KIND_OF[type(value)] not in golds:
         return f"type_error:{'|'.join(sorted(schema.kinds))}"
     if schema.enum is not None and value not in schema.enum:

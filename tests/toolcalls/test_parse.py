@@ -16,6 +16,8 @@ from mixtura.toolcalls.python_text import python_value
 ONE = (Call("find", {"city": "Rome", "n": 2}),)
 ARGUMENTS = '{"city": "Rome", "n": 2}'
 
+TAGGED = f'<tool_call>\n{{"name": "find", "arguments": {ARGUMENTS}}}\n</tool_call>'
+FUNCTION = {"name": "find", "arguments": ARGUMENTS}
 FORMS = {
     "python list": ("[find(city='Rome', n=2)]", "python"),
     "python call": ('find(city="Rome", n=2)', "python"),
@@ -28,18 +30,39 @@ FORMS = {
     "seal-tools": (f'[{{"api": "find", "parameters": {ARGUMENTS}, "responses": ["a"]}}]', "json"),
     "mistral": (f'[TOOL_CALLS] [{{"name": "find", "arguments": {ARGUMENTS}}}]</s>', "json"),
     "fenced": (f'Here it is:\n```json\n{{"name": "find", "arguments": {ARGUMENTS}}}\n```\nDone.', "json"),
-    "hermes": (f'Let me see.\n<tool_call>\n{{"name": "find", "arguments": {ARGUMENTS}}}\n</tool_call>', "tags"),
+    "hermes": (f"Let me see.\n{TAGGED}", "tags"),
     "hermes, python quotes": ("<tool_call>{'name': 'find', 'arguments': {'city': 'Rome', 'n': 2}}</tool_call>", "tags"),
-    "after reasoning": (f'<think>find(x=1)?</think>\n\n<tool_call>{{"name": "find", "arguments": {ARGUMENTS}}}</tool_call>', "tags"),
-    "qwen coder": ("<tool_call>\n<function=find>\n<parameter=city>\nRome\n</parameter>\n<parameter=n>\n2\n</parameter>\n</function>\n</tool_call>", "xml"),
-    "react": (f'Thought: a city\nAction: find\nAction Input: {ARGUMENTS}\nObservation: made up', "react"),
-    "openai": ({"role": "assistant", "content": None, "tool_calls": [{"id": "a", "type": "function", "function": {"name": "find", "arguments": ARGUMENTS}}]}, "message"),
-    "openai, object": ({"role": "assistant", "tool_calls": [{"function": {"name": "find", "arguments": json.loads(ARGUMENTS)}}]}, "message"),
-    "a row's turn": ({"role": "assistant", "content": None, "tool_calls": json.dumps([{"function": {"name": "find", "arguments": ARGUMENTS}}])}, "message"),
-    "openai, old": ({"role": "assistant", "function_call": {"name": "find", "arguments": ARGUMENTS}}, "message"),
-    "anthropic": ({"content": [{"type": "text", "text": "ok"}, {"type": "tool_use", "name": "find", "input": json.loads(ARGUMENTS)}]}, "message"),
+    "after reasoning": (f"<think>find(x=1)?</think>\n\n{TAGGED}", "tags"),
+    "qwen coder": (
+        "<tool_call>\n<function=find>\n<parameter=city>\nRome\n</parameter>\n"
+        "<parameter=n>\n2\n</parameter>\n</function>\n</tool_call>",
+        "xml",
+    ),
+    "react": (f"Thought: a city\nAction: find\nAction Input: {ARGUMENTS}\nObservation: made up", "react"),
+    "openai": (
+        {"role": "assistant", "content": None, "tool_calls": [{"id": "a", "type": "function", "function": FUNCTION}]},
+        "message",
+    ),
+    "openai, object": (
+        {"role": "assistant", "tool_calls": [{"function": {"name": "find", "arguments": json.loads(ARGUMENTS)}}]},
+        "message",
+    ),
+    "a row's turn": (
+        {"role": "assistant", "content": None, "tool_calls": json.dumps([{"function": FUNCTION}])},
+        "message",
+    ),
+    "openai, old": ({"role": "assistant", "function_call": FUNCTION}, "message"),
+    "anthropic": (
+        {
+            "content": [
+                {"type": "text", "text": "ok"},
+                {"type": "tool_use", "name": "find", "input": json.loads(ARGUMENTS)},
+            ]
+        },
+        "message",
+    ),
     "text of a message": ({"role": "assistant", "content": "[find(city='Rome', n=2)]"}, "python"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("answer", "form"), FORMS.values(), ids=FORMS)
@@ -55,20 +78,37 @@ def test_every_form_was_covered():
 
 @pytest.mark.parametrize(
     "text",
-    ["f(a=1), g(b='x')", "[f(a=1), g(b='x')]", "f(a=1)\ng(b='x')", "f(a=1); g(b='x');",
-     '<tool_call>{"name": "f", "arguments": {"a": 1}}</tool_call>\n<tool_call>{"name": "g", "arguments": {"b": "x"}}</tool_call>',
-     '{"name": "f", "arguments": {"a": 1}}\n{"name": "g", "parameters": {"b": "x"}}',
-     '{"name": "f", "arguments": {"a": 1}}; {"name": "g", "parameters": {"b": "x"}}'],
-)  # fmt: skip
+    [
+        "f(a=1), g(b='x')",
+        "[f(a=1), g(b='x')]",
+        "f(a=1)\ng(b='x')",
+        "f(a=1); g(b='x');",
+        '<tool_call>{"name": "f", "arguments": {"a": 1}}</tool_call>\n'
+        '<tool_call>{"name": "g", "arguments": {"b": "x"}}</tool_call>',
+        '{"name": "f", "arguments": {"a": 1}}\n{"name": "g", "parameters": {"b": "x"}}',
+        '{"name": "f", "arguments": {"a": 1}}; {"name": "g", "parameters": {"b": "x"}}',
+    ],
+)
 def test_several_calls(text):
     assert parse(text).calls == (Call("f", {"a": 1}), Call("g", {"b": "x"}))
 
 
 @pytest.mark.parametrize(
     "text",
-    ["", "I cannot do that.", "The price (in euros) is 3.", "[1] see the notes", "[]", '{"answer": 4}', "[1, 2, 3]",
-     '{"name": "Bob", "age": 4}', "[see the docs](http://x)", "```python\nx = 1\n```", "A <b>bold</b> word"],
-)  # fmt: skip
+    [
+        "",
+        "I cannot do that.",
+        "The price (in euros) is 3.",
+        "[1] see the notes",
+        "[]",
+        '{"answer": 4}',
+        "[1, 2, 3]",
+        '{"name": "Bob", "age": 4}',
+        "[see the docs](http://x)",
+        "```python\nx = 1\n```",
+        "A <b>bold</b> word",
+    ],
+)
 def test_prose_and_data_are_no_calls(text):
     reading = parse(text)
     assert (reading.calls, reading.problem) == ((), "")
@@ -76,14 +116,52 @@ def test_prose_and_data_are_no_calls(text):
 
 @pytest.mark.parametrize(
     "text",
-    ["f(a=", "[f(a=1)", "f(a=1))", "f(a=1) and more", "f(a=b)", "f(a=1+1)", "f(a=g(b=1))", "f(a=x.y)", "f(a=lambda: 1)",
-     "f(a=1, a=2)", "f(a=[1 2])", "f(a={'k' 1})", "f(a={1: 2})", "f(a='x)", "f(a=f'x')", "f(a=b'x')", "f(a=1j)", "f(a=007)",
-     "f(a=1e999)", "f(a=--1)", "f(a={1, 2})", "f(a=...)", "f(a=not 1)", "f(**{'a': 1})", "f(*[1])", "f(a='\\ud800')",
-     "f(a='\ud800')", "f(a=[x for x in (1,)])", "f(a=1 if 1 else 2)", "f(a='%s' % 1)", "f(a=(yield))", "f(a:=1)",
-     "<tool_call>{}</tool_call>", "<tool_call>not json</tool_call>", '<tool_call>{"name": "f", "arguments": {}}', '{"name": "f", "arguments": ',
-     '{"name": "f", "arguments": {"a": NaN}}', '{"name": "f", "arguments": [1]}', '{"name": "f", "arguments": "x"}',
-     '{"name": "f", "arguments": {"a": "\\ud800"}}', "<think>still thinking", "Action: f", "<function=f><parameter=a>1</function>"],
-)  # fmt: skip
+    [
+        "f(a=",
+        "[f(a=1)",
+        "f(a=1))",
+        "f(a=1) and more",
+        "f(a=b)",
+        "f(a=1+1)",
+        "f(a=g(b=1))",
+        "f(a=x.y)",
+        "f(a=lambda: 1)",
+        "f(a=1, a=2)",
+        "f(a=[1 2])",
+        "f(a={'k' 1})",
+        "f(a={1: 2})",
+        "f(a='x)",
+        "f(a=f'x')",
+        "f(a=b'x')",
+        "f(a=1j)",
+        "f(a=007)",
+        "f(a=1e999)",
+        "f(a=--1)",
+        "f(a={1, 2})",
+        "f(a=...)",
+        "f(a=not 1)",
+        "f(**{'a': 1})",
+        "f(*[1])",
+        "f(a='\\ud800')",
+        "f(a='\ud800')",
+        "f(a=[x for x in (1,)])",
+        "f(a=1 if 1 else 2)",
+        "f(a='%s' % 1)",
+        "f(a=(yield))",
+        "f(a:=1)",
+        "<tool_call>{}</tool_call>",
+        "<tool_call>not json</tool_call>",
+        '<tool_call>{"name": "f", "arguments": {}}',
+        '{"name": "f", "arguments": ',
+        '{"name": "f", "arguments": {"a": NaN}}',
+        '{"name": "f", "arguments": [1]}',
+        '{"name": "f", "arguments": "x"}',
+        '{"name": "f", "arguments": {"a": "\\ud800"}}',
+        "<think>still thinking",
+        "Action: f",
+        "<function=f><parameter=a>1</function>",
+    ],
+)
 def test_unreadable_attempts_say_so(text):
     reading = parse(text)
     assert reading.calls == ()
@@ -108,9 +186,7 @@ def test_bounds():
 
 TEXTS = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\r"))
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXTS
-VALUES = st.recursive(
-    SCALARS, lambda v: st.lists(v) | st.lists(v).map(tuple) | st.dictionaries(TEXTS, v), max_leaves=12
-)
+VALUES = st.recursive(SCALARS, lambda v: st.lists(v) | st.lists(v).map(tuple) | st.dictionaries(TEXTS, v), max_leaves=6)
 NAMES = st.from_regex(r"[a-zA-Z_][a-zA-Z0-9_]{0,8}", fullmatch=True).filter(
     lambda n: n not in ("True", "False", "None")
 )
@@ -144,7 +220,7 @@ def test_calls_are_read_back(calls):
     assert parse(text).calls == tuple(Call(n, a) for n, a in calls)
 
 
-JSON_VALUES = st.recursive(SCALARS, lambda v: st.lists(v) | st.dictionaries(TEXTS, v), max_leaves=12)
+JSON_VALUES = st.recursive(SCALARS, lambda v: st.lists(v) | st.dictionaries(TEXTS, v), max_leaves=6)
 
 
 @given(
