@@ -49,7 +49,8 @@ class Cached:
         rest = [k for k in dict.fromkeys(keys) if k not in kept]
         self.found, self.asked = self.found + len(asks) - len(rest), self.asked + len(rest)
         for at, made in _as_they_come(self.inner, [first[k] for k in rest], options):
-            self._write(rest[at], made)
+            if all(r.finish != "refused" for r in made):  # another server, or a longer window, may take it
+                self._write(rest[at], made)
             kept[rest[at]] = made
         return [kept[k] for k in keys]
 

@@ -15,7 +15,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 from mixtura.errors import InputError
 from mixtura.recipe import digest
 
-Finish = Literal["stop", "length"]
+Finish = Literal["stop", "length", "refused"]
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,8 @@ class Reply:
     text: what the model wrote, without its end token, control tokens of calls included.
     tokens: sampled tokens, the end token among them.
     log_probability: sum of log p over these tokens at temperature 1, in nats; None where a server does not say.
-    finish: `stop`, or `length` where `max_tokens` cut it off.
+    finish: `stop`; `length` where `max_tokens` or the window cut it off; `refused` where the ask could not be put to
+        the model: it costs its own row, not the run. `reason` then says why, and there is no text.
     pieces: the tokens without the end token, so that their texts make up `text`; empty where a server does not say.
     calls: `tool_calls` as a server parsed them, a JSON string in OpenAI's form; None elsewhere.
     """
@@ -72,6 +73,7 @@ class Reply:
     finish: Finish
     pieces: tuple[Piece, ...] = field(default=(), repr=False)
     calls: str | None = None
+    reason: str = ""
 
     @property
     def message(self) -> dict[str, Any]:
@@ -104,7 +106,7 @@ class Generator(Protocol):
             `samples` replies for each ask, in the order of the asks.
 
         Raises:
-            InputError: an ask cannot be put to the model, or the server refuses it.
+            InputError: a server refuses to be asked at all (address, key, model's name).
             GenerationError: a server stopped answering.
         """
         ...
