@@ -285,6 +285,38 @@ class TinyModel(Model):
         return self
 
 
+class Preference(Model):
+    """How the bundled trainer learns from pairs of a chosen and a rejected answer."""
+
+    loss: Literal["dpo", "simpo"] = Field(
+        default="dpo",
+        description="'dpo': against the start model, which it stays near; 'simpo': per token and without a reference, "
+        "so that longer answers gain nothing by their length.",
+    )
+    beta: Positive | None = Field(
+        default=None,
+        description="By default 0.1 for dpo, 2.5 for simpo. Of dpo: lower moves further from the start model; of "
+        "simpo: higher cares more about pairs that are still the wrong way round.",
+    )
+    gamma: Annotated[float, Field(ge=0)] = Field(
+        default=0.5,
+        description="Of simpo: the lead that a chosen answer must have, in units of beta x log-probability.",
+    )
+    nll: Annotated[float, Field(ge=0)] = Field(
+        default=0.0,
+        description="Weight of the chosen answers' own loss per token beside; some keeps short answers that differ in "
+        "one value from becoming less likely on both sides.",
+    )
+    learning_rate: Positive = Field(
+        default=1e-6, description="Peak for pairs, in place of train.learning_rate: a policy breaks at higher ones."
+    )
+
+    @property
+    def strength(self) -> float:
+        """Beta, or its default for the loss (Rafailov et al. 2023; Meng et al. 2024, section 4)."""
+        return self.beta if self.beta is not None else {"dpo": 0.1, "simpo": 2.5}[self.loss]
+
+
 class Train(Model):
     """The bundled trainer's settings."""
 
@@ -294,6 +326,9 @@ class Train(Model):
     revision: str | None = Field(default=None, description="Revision of a model from a hub.")
     loss: Literal["completion", "all"] = Field(
         default="completion", description="Tokens of answers only, or of everything."
+    )
+    preference: Preference = Field(
+        default=Preference(), description="Where the mixture holds preference pairs: how they are learned."
     )
     sequence_length: PositiveInt = Field(default=512, description="Tokens in a packed sequence.")
     batch_tokens: PositiveInt = Field(default=8_192, description="Tokens in one optimiser step.")

@@ -66,14 +66,16 @@ def test_messages_of_documents_conversations_and_pairs():
     ]
 
 
-def test_preference_keeps_role_and_content_only():
+def test_preference_keeps_every_turn_and_its_calls():
+    asked = turns("Which?")
     (made,) = content(
-        "preference", row(messages=turns("Which?"), chosen=turns("", "this")[1:], rejected=turns("", "that")[1:])
+        "preference",
+        row(messages=asked, chosen=turns("", (None, '[{"name":"sky"}]'))[1:], rejected=turns("", "that")[1:]),
     )
     assert made == {
-        "prompt": [{"role": "user", "content": "Which?"}],
-        "chosen": [{"role": "assistant", "content": "this"}],
-        "rejected": [{"role": "assistant", "content": "that"}],
+        "prompt": said(("user", "Which?")),
+        "chosen": [{"role": "assistant", "content": None, "tool_calls": '[{"name":"sky"}]'}],
+        "rejected": said(("assistant", "that")),
     }
 
 

@@ -26,12 +26,21 @@ def run(mixture: Path, out: Path | None, model: str | None, steps: int | None, *
     finally:
         bar.close()
     heldout = result["heldout"]
-    if heldout:
+    told = {n: h for n, h in heldout.items() if "accuracy" not in h["after"]}
+    if told:
         table(
             ["held out", "loss before", "loss after", "bits per byte", "tokens"],
             [
                 (n, h["before"]["loss"], h["after"]["loss"], h["after"]["bits_per_byte"], h["after"]["tokens"])
-                for n, h in heldout.items()
+                for n, h in told.items()
+            ],
+        )
+    if pairs := {n: h for n, h in heldout.items() if n not in told}:
+        table(
+            ["held-out pairs", "loss before", "loss after", "right before", "right after", "pairs"],
+            [
+                (n, *(h[w][k] for k in ("loss", "accuracy") for w in ("before", "after")), h["after"]["pairs"])
+                for n, h in pairs.items()
             ],
         )
     console.print(f"model   {relative(str(target))}" + (" (finished before, unchanged)" if result["reused"] else ""))

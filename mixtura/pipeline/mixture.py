@@ -26,7 +26,7 @@ TURN = pa.list_(pa.struct([pa.field("role", pa.string()), pa.field("content", pa
 CONTENT: dict[Form, list[pa.Field]] = {
     "text": [pa.field("text", pa.string())],
     "messages": [pa.field("messages", MESSAGES)],
-    "preference": [pa.field("prompt", TURN), pa.field("chosen", TURN), pa.field("rejected", TURN)],
+    "preference": [pa.field(name, MESSAGES) for name in ("prompt", "chosen", "rejected")],
 }
 ABOUT = [
     pa.field("tokens", pa.int32()),
@@ -167,10 +167,13 @@ def _file(folder: Path, deal: Path, split: str, part: int, count: int, form: For
 
 def _content_fields(rows: pl.DataFrame, form: Form) -> list[pa.Field]:
     """Turns without `tool_calls` where no turn has one: a column of nulls makes chat templates stumble."""
-    if form != "messages":
-        return CONTENT[form]
-    calls = rows.select(pl.col("messages").explode().struct.field("tool_calls")).to_series()
-    return CONTENT[form] if calls.null_count() < len(calls) else [pa.field("messages", TURN)]
+    return [pa.field(f.name, TURN) if f.type == MESSAGES and not _calls(rows, f.name) else f for f in CONTENT[form]]
+
+
+def _calls(rows: pl.DataFrame, column: str) -> int:
+    """Turns of a column that call tools."""
+    calls = rows.select(pl.col(column).explode().struct.field("tool_calls")).to_series()
+    return len(calls) - calls.null_count()
 
 
 def content_of(rows: pl.DataFrame, form: Form) -> dict[str, pl.Series]:
@@ -187,9 +190,8 @@ def content_of(rows: pl.DataFrame, form: Form) -> dict[str, pl.Series]:
         turn = pl.struct(role=pl.lit("assistant"), content="text", tool_calls=pl.lit(None, pl.String))
         said = pl.col("messages").list.concat(pl.col("chosen").fill_null([]))
         return {"messages": rows.select(messages=pl.coalesce(said, pl.concat_list(turn)))["messages"]}
-    two = pl.element().struct.with_fields().struct.field("role", "content")
     return {
-        name: rows.select(pl.col(column).list.eval(pl.struct(two)).alias(name))[name]
+        name: rows[column].rename(name)
         for name, column in (("prompt", "messages"), ("chosen", "chosen"), ("rejected", "rejected"))
     }
 

@@ -117,6 +117,27 @@ class Chat:
             return [self._marked(row, messages)]
         return [self._tokenize(text, spans) for text, spans in self._differences(row, messages)]
 
+    def answer(self, prompt: list[dict[str, Any]], answer: list[dict[str, Any]], tools: Any) -> Turns:
+        """Render a prompt with one answer to it; only the answer's own assistant turns are trained on.
+
+        Args:
+            prompt: the turns before; those of an assistant among them are context.
+            answer: the turns after, with at least one of an assistant.
+            tools: parsed tool definitions, or None.
+
+        Raises:
+            Refused: as `encode`, or the template rewrites the answer's earlier turns.
+        """
+        messages = [*prompt, *answer]
+        self._check_content(messages)
+        if not any(m.get("role") == "assistant" for m in answer):
+            raise Refused("no-answer")
+        row = Row(messages=messages, tools=tools)
+        examples = self._differences(row, messages, first=len(prompt))
+        if len(examples) > 1:
+            raise Refused("template-rewrites-the-answer")
+        return self._tokenize(*examples[0])
+
     def _check_content(self, messages: list[dict[str, Any]]) -> None:
         """In a rendered conversation a spelt-out control token would become the token and forge a turn."""
         for message in messages:
@@ -146,11 +167,14 @@ class Chat:
         trained = np.array(made["assistant_masks"], bool)
         return self._turns(text, made["input_ids"], made["offset_mapping"], trained)
 
-    def _differences(self, row: Row, messages: list[dict[str, Any]]) -> list[tuple[str, list[tuple[int, int]]]]:
+    def _differences(
+        self, row: Row, messages: list[dict[str, Any]], first: int = 0
+    ) -> list[tuple[str, list[tuple[int, int]]]]:
+        """Texts with the spans of their answers, of the messages from `first` on."""
         whole = self._render(row, messages)
         examples, keeps_the_past = [], True
         for i, message in enumerate(messages):
-            if message.get("role") != "assistant":
+            if i < first or message.get("role") != "assistant":
                 continue
             prompt = self._render(row, messages[:i], add_generation_prompt=True)
             answered = self._render(row, messages[: i + 1])

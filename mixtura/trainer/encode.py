@@ -9,7 +9,7 @@ sequence loses its end, and is counted.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Literal
@@ -103,6 +103,17 @@ def encode(rows: Iterable[Row], chat: Chat, *, length: int, loss: Literal["compl
             counts.encoded += bool(made)
             pieces += made
             origin += [counts.rows - 1] * len(made)
+    return flat(pieces, origin, counts)
+
+
+def flat(pieces: Sequence[Piece], origin: Sequence[int], counts: Counts) -> Encoded:
+    """Documents one after the other; their tokens are counted here.
+
+    Args:
+        pieces: i32[n] tokens and bool[n] marks of each document.
+        origin: the row of each.
+        counts: of their rows.
+    """
     tokens = np.concatenate([p[0] for p in pieces]) if pieces else np.zeros(0, np.int32)
     trained = np.concatenate([p[1] for p in pieces]) if pieces else np.zeros(0, bool)
     starts = np.concatenate([[0], np.cumsum([len(p[0]) for p in pieces], dtype=np.int64)]).astype(np.int64)

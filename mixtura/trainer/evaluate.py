@@ -41,8 +41,8 @@ def loss_sum(model: nn.Module, batch: Batch) -> torch.Tensor:
     return F.cross_entropy(_logits(model, batch), batch.labels.flatten(), ignore_index=IGNORE, reduction="sum")
 
 
-def _token_losses(model: nn.Module, batch: Batch) -> torch.Tensor:
-    """The same by place, f32[sequences, length]; 0 where nothing is trained on."""
+def token_losses(model: nn.Module, batch: Batch) -> torch.Tensor:
+    """Cross-entropy by place, f32[sequences, length]; nats; 0 where nothing is trained on."""
     flat = F.cross_entropy(_logits(model, batch), batch.labels.flatten(), ignore_index=IGNORE, reduction="none")
     return flat.view(batch.labels.shape)
 
@@ -67,7 +67,7 @@ def row_losses(
     for at in range(0, len(packs), micro_batch):
         some = packs[at : at + micro_batch]
         batch = collate(encoded, some).to(device)
-        losses = _token_losses(model, batch).double().cpu().numpy()
+        losses = token_losses(model, batch).double().cpu().numpy()
         for row, documents in enumerate(some):
             ends = np.cumsum([encoded.length(d) for d in documents])
             sums = np.add.reduceat(losses[row], np.concatenate([[0], ends[:-1]]))

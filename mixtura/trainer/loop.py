@@ -125,24 +125,28 @@ class Loop:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         packs = [self.packs[i] for i in self.plan.step(step)]
-        documents = [d for p in packs for d in p]
-        trained = sum(int(self.encoded[d][1].sum()) for d in documents)
-        total = 0.0
-        for micro in self._micro_batches(packs):
-            loss = loss_sum(self.model, collate(self.encoded, micro).to(self.device))
-            (loss / trained).backward()
-            total += float(loss.detach())
+        line = self._accumulate(packs)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.spec.clip)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return {
             "step": step + 1,
-            "loss": total / trained,
+            "loss": line.pop("loss"),
             "learning_rate": rate,
             "gradient_norm": float(norm),
-            "tokens": sum(self.encoded.length(d) for d in documents),
-            "trained_tokens": trained,
+            "tokens": sum(self.encoded.length(d) for p in packs for d in p),
+            **line,
         }
+
+    def _accumulate(self, packs: list[list[int]]) -> dict[str, Any]:
+        """Add up the gradient of the step's mean loss; returns the loss and what else of the step is told."""
+        trained = sum(int(self.encoded[d][1].sum()) for p in packs for d in p)
+        total = 0.0
+        for micro in self._micro_batches(packs):
+            loss = loss_sum(self.model, collate(self.encoded, micro).to(self.device))
+            (loss / trained).backward()
+            total += float(loss.detach())
+        return {"loss": total / trained, "trained_tokens": trained}
 
     def _micro_batches(self, packs: list[list[int]]) -> Iterator[list[list[int]]]:
         for at in range(0, len(packs), self.spec.micro_batch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,16 @@ class Row:
 
     text: str | None = None
     messages: list[dict[str, Any]] | None = None
+    tools: list[dict[str, Any]] | None = None
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two answers to one prompt; each is turns, as `Row.messages` are."""
+
+    prompt: list[dict[str, Any]]
+    chosen: list[dict[str, Any]]
+    rejected: list[dict[str, Any]]
     tools: list[dict[str, Any]] | None = None
 
 
@@ -55,20 +66,75 @@ def read_rows(files: list[Path]) -> Iterator[Row]:
     Raises:
         InputError: a file is damaged, has neither `text` nor `messages`, or holds preference pairs.
     """
+    for path, record in _records(files, ("text", "messages", "tools", "chosen")):
+        yield _row(path, record)
+
+
+def read_pairs(files: list[Path]) -> Iterator[Pair]:
+    """Preference pairs of some Parquet files, in file order; see `holds_pairs`.
+
+    Raises:
+        InputError: a file is damaged, or a row has no chosen or no rejected answer.
+    """
+    for path, record in _records(files, ("prompt", "messages", "chosen", "rejected", "tools")):
+        prompt, chosen, rejected = (
+            [_turn(path, m) for m in record.get(c) or []] for c in ("prompt", "chosen", "rejected")
+        )
+        if not chosen or not rejected:
+            raise InputError(f"mixture file {_where(path)!r}", "must hold chosen and rejected in every row")
+        prompt = prompt or [_turn(path, m) for m in record.get("messages") or []]
+        yield Pair(prompt, chosen, rejected, _parsed(path, "tools", record.get("tools")))
+
+
+def holds_pairs(files: list[Path]) -> bool:
+    """Whether every row is a preference pair. A pool's file has the columns too, null where there is none.
+
+    Raises:
+        InputError: a file is damaged, or some rows are pairs and others not.
+    """
+    pairs = rows = 0
     for path in files:
-        try:
-            with pq.ParquetFile(path) as parquet:
-                names = _columns(path, parquet.schema_arrow)
-                for batch in parquet.iter_batches(READ_ROWS, columns=names):
-                    for record in batch.to_pylist():
-                        yield _row(path, record)
-        except (OSError, pa.ArrowInvalid) as e:
-            raise InputError(
-                f"mixture file {_where(path)!r}",
-                "must be a readable Parquet file",
-                got=str(e),
-                next_step="Build the mixture again",
-            ) from e
+        with _opened(path) as parquet:
+            rows += parquet.metadata.num_rows
+            if not {"chosen", "rejected"} <= set(parquet.schema_arrow.names):
+                continue
+            answers = pl.DataFrame(pl.from_arrow(parquet.read(["chosen", "rejected"])))
+            if any(not isinstance(t, pl.List | pl.Null) for t in answers.dtypes):
+                need, got = "must hold preference pairs as turns (role, content)", str(answers["chosen"].dtype)
+                raise InputError(f"mixture file {_where(path)!r}", need, got=got)
+            if pl.Null not in answers.dtypes:
+                pairs += answers.filter(pl.all_horizontal(pl.all().list.len() > 0)).height
+    if 0 < pairs < rows:
+        where = f"{files[0].parent.name}/*.parquet"
+        got = f"{pairs:,} pairs in {rows:,} rows"
+        raise InputError(f"mixture files {where!r}", "must hold preference pairs in every row or in none", got=got)
+    return bool(rows) and pairs == rows
+
+
+def _records(files: list[Path], columns: tuple[str, ...]) -> Iterator[tuple[Path, dict[str, Any]]]:
+    for path in files:
+        with _opened(path) as parquet:
+            present = set(parquet.schema_arrow.names)
+            if not present & {"text", "messages"} and not {"chosen", "rejected"} <= present:
+                need = "must have a column text or messages"
+                raise InputError(f"mixture file {_where(path)!r}", need, got=parquet.schema_arrow.names)
+            for batch in parquet.iter_batches(READ_ROWS, columns=[c for c in columns if c in present]):
+                for record in batch.to_pylist():
+                    yield path, record
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[pq.ParquetFile]:
+    try:
+        with pq.ParquetFile(path) as parquet:
+            yield parquet
+    except (OSError, pa.ArrowInvalid) as e:
+        raise InputError(
+            f"mixture file {_where(path)!r}",
+            "must be a readable Parquet file",
+            got=str(e),
+            next_step="Build the mixture again",
+        ) from e
 
 
 def as_rows(frame: pl.DataFrame) -> list[Row]:
@@ -83,7 +149,7 @@ def as_rows(frame: pl.DataFrame) -> list[Row]:
 
 def texts(files: list[Path]) -> Iterator[str]:
     """The characters that a tokenizer should know: documents, and the turns of conversations."""
-    for row in read_rows(files):
+    for row in _shown(files):
         if row.text is not None:
             yield row.text
         for turn in row.messages or []:
@@ -91,11 +157,12 @@ def texts(files: list[Path]) -> Iterator[str]:
                 yield content
 
 
-def _columns(path: Path, schema: pa.Schema) -> list[str]:
-    present = set(schema.names)
-    if not present & {"text", "messages"} and not {"chosen", "rejected"} <= present:
-        raise InputError(f"mixture file {_where(path)!r}", "must have a column text or messages", got=schema.names)
-    return [n for n in ("text", "messages", "tools", "chosen") if n in present]
+def _shown(files: list[Path]) -> Iterator[Row]:
+    if not holds_pairs(files):
+        yield from read_rows(files)
+        return
+    for pair in read_pairs(files):
+        yield Row(messages=[*pair.prompt, *pair.chosen, *pair.rejected])
 
 
 def _row(path: Path, record: dict[str, Any]) -> Row:
@@ -104,7 +171,7 @@ def _row(path: Path, record: dict[str, Any]) -> Row:
             f"mixture file {_where(path)!r}",
             "must hold documents or conversations",
             got="preference pairs (chosen, rejected)",
-            next_step="Train them with a preference trainer that loads the folder, such as TRL's DPOTrainer",
+            next_step="Use them alone, as a mixture of pairs",
         )
     messages = record.get("messages")
     if not messages:

@@ -22,12 +22,14 @@ from mixtura.recipe import TinyModel, Train, digest
 from mixtura.store import code_version, file_digest, seal, write_synced
 from mixtura.trainer import checkpoint
 from mixtura.trainer.chat import Chat
-from mixtura.trainer.encode import Encoded, encode
-from mixtura.trainer.evaluate import evaluate
+from mixtura.trainer.encode import encode
+from mixtura.trainer.judge import Judge, Split
 from mixtura.trainer.loop import Loop, Plan, Progress, optimizer_for
-from mixtura.trainer.mixture import read_rows, splits, texts
+from mixtura.trainer.mixture import holds_pairs, read_pairs, read_rows, splits, texts
 from mixtura.trainer.model import Loaded, load, prepare_tiny, quiet, replace_folder, save
 from mixtura.trainer.packing import keeps_documents_apart, pack
+from mixtura.trainer.pairs import encode_pairs, pack_pairs
+from mixtura.trainer.preference import PairLoop, for_pairs
 
 LIBRARIES = ("torch", "transformers", "tokenizers", "numpy")
 MANIFEST = "training.json"
@@ -98,19 +100,17 @@ def _train(
 ) -> tuple[int, dict[str, Any]]:
     run.work.mkdir(parents=True, exist_ok=True)
     loaded = _load(run, found, spec, seed)
-    data = _encode(found, spec, loaded)
     model = nn.Module.to(loaded.model, device)
     together = keeps_documents_apart(model, device)
-    packs = {name: pack(encoded, spec.sequence_length, seed, together=together) for name, encoded in data.items()}
-    optimizer = optimizer_for(model, spec)
-    plan = Plan.of(spec, len(packs["train"]), seed)
+    data = _encode(found, spec, loaded, seed, together=together)
+    judge = Judge(model, data, spec, device, together=together)
+    reference = judge.reference(run.work / "reference.safetensors")
+    spec_of_loop = for_pairs(spec) if data["train"].pairs else spec
+    optimizer = optimizer_for(model, spec_of_loop)
+    plan = Plan.of(spec_of_loop, len(data["train"].packs), seed)
 
     def measure(step: int) -> dict[str, Any]:
-        losses = {
-            name: evaluate(model, data[name], packs[name], micro_batch=spec.micro_batch, device=device).facts()
-            for name, encoded in data.items()
-            if name != "train" and encoded.counts.trained_tokens
-        }
+        losses = judge.measure(reference)
         run.log({"step": step, "heldout": losses})
         return losses
 
@@ -124,7 +124,9 @@ def _train(
     run.rewind(state.metrics if state else [])
     before = state.metrics[0]["heldout"] if state else measure(0)
     start = state.step if state else 0
-    Loop(model, optimizer, data["train"], packs["train"], plan, spec, device).run(start, after_step, progress)
+    parts = (model, optimizer, data["train"].encoded, data["train"].packs, plan, spec_of_loop, device)
+    loop = PairLoop(*parts, spec.preference, reference["train"], together) if data["train"].pairs else Loop(*parts)
+    loop.run(start, after_step, progress)
     _round_weights(loaded)  # what is measured is what is saved
     after = measure(plan.steps)
     facts = {
@@ -133,9 +135,9 @@ def _train(
         "parameters": sum(p.numel() for p in model.parameters()),
         "spec": spec.model_dump(mode="json", exclude={"model", "device"}),
         "steps": plan.steps,
-        "sequences": len(packs["train"]),
+        "sequences": len(data["train"].packs),
         "packed": together,
-        "data": {name: encoded.counts.facts() for name, encoded in data.items()},
+        "data": {name: split.encoded.counts.facts() for name, split in data.items()},
         "heldout": {name: {"before": before[name], "after": after[name]} for name in after},
         "fingerprint": run.fingerprint,
     }
@@ -152,18 +154,26 @@ def _load(run: Run, found: dict[str, list[Path]], spec: Train, seed: int) -> Loa
     return load(spec, str(tiny))
 
 
-def _encode(found: dict[str, list[Path]], spec: Train, loaded: Loaded) -> dict[str, Encoded]:
+def _encode(
+    found: dict[str, list[Path]], spec: Train, loaded: Loaded, seed: int, *, together: bool
+) -> dict[str, Split]:
     """Every split; held-out ones may turn out to have nothing to measure, and their counts say why."""
-    chat = Chat(loaded.tokenizer)
-    data = {
-        name: encode(read_rows(files), chat, length=spec.sequence_length, loss=spec.loss)
-        for name, files in found.items()
-    }
-    if not data["train"].counts.trained_tokens:
+    chat, length = Chat(loaded.tokenizer), spec.sequence_length
+    data: dict[str, Split] = {}
+    for name, files in found.items():
+        if pairs := holds_pairs(files):
+            encoded = encode_pairs(read_pairs(files), chat, length=length)
+            packs = pack_pairs(encoded, length, seed)
+        else:
+            encoded = encode(read_rows(files), chat, length=length, loss=spec.loss)
+            packs = pack(encoded, length, seed, together=together)
+        data[name] = Split(encoded, packs, pairs)
+    counts = data["train"].encoded.counts
+    if not counts.trained_tokens:
         raise InputError(
             "mixture",
             "must hold tokens to train on",
-            got=data["train"].counts.facts(),
+            got=counts.facts(),
             next_step="Raise train.sequence_length, or set train.loss: all, where answers were cut off or are missing",
         )
     return data

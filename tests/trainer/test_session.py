@@ -264,7 +264,10 @@ def test_conversations_train_on_answers(tmp_path):
     ("columns", "message"),
     [
         ({"chosen": [ANSWER], "messages": [QUESTION]}, "preference pairs"),
-        ({"prompt": ["p"], "chosen": ["a"], "rejected": ["b"]}, "preference pairs"),
+        (
+            {"prompt": ["p"], "chosen": ["a"], "rejected": ["b"]},
+            r"preference pairs as turns \(role, content\); got 'Str",
+        ),
         ({"body": ["x"]}, "must have a column text or messages; got"),
         ({"text": [""]}, "must hold text to train a tokenizer on"),
         ({"messages": [QUESTION]}, "must hold tokens to train on.*'no-answer': 1"),
