@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mixtura.errors import InputError
@@ -20,11 +20,9 @@ from mixtura.trainer.chat import Chat
 from mixtura.trainer.loop import Plan, optimizer_for
 from mixtura.trainer.mixture import Pair, holds_pairs, read_pairs
 from mixtura.trainer.model import load, prepare_tiny
-from mixtura.trainer.packing import PROBE
-from mixtura.trainer.pairs import answer_tokens, encode_pairs, pack_pairs, sequences
+from mixtura.trainer.pairs import encode_pairs, pack_pairs
 from mixtura.trainer.preference import (
     PairLoop,
-    document_log_probabilities,
     evaluate_pairs,
     for_pairs,
     log_probabilities,
