@@ -237,6 +237,45 @@ class Splits(Model):
         return self
 
 
+class Marks(Model):
+    """Which answers are marked as leaning on what the user gave, and the indicator that marks them.
+
+    A model that learned from marked turns can be asked for such answers: with the indicator, at inference.
+    """
+
+    selector: Word | None = Field(
+        default=None, description="Scores the mixture's rows, turn by turn: such as context. Or give selection."
+    )
+    options: dict[str, Any] = Field(default_factory=dict, description="Options of that selector.")
+    selection: str | None = Field(
+        default=None, description="Instead of selector: a selection that scored its rows turn by turn already."
+    )
+    score: str = Field(default="turn_scores", description="Column of the selector that holds a score for each answer.")
+    threshold: float | None = Field(default=None, description="Mark answers that score above this; lower marks more.")
+    share: Share | None = Field(
+        default=None, description="Or mark this share of the answers that have a score, the highest first."
+    )
+    indicator: str = Field(
+        default="[IND]",
+        pattern=r"^[!-~]{2,40}$",
+        description="Written behind the user's message; rows that spell it out themselves are dropped, and counted.",
+    )
+    control: Literal["random", "length"] | None = Field(
+        default=None,
+        description="A baseline: as many answers, drawn by hash among all ('random'), or among those of like length.",
+    )
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if bool(self.selector) == bool(self.selection):
+            raise ValueError("must give exactly one of selector, selection")
+        if self.options and self.selection:
+            raise ValueError("must not give options beside selection, which has its own")
+        if (self.threshold is None) == (self.share is None):
+            raise ValueError("must give exactly one of threshold, share")
+        return self
+
+
 class Mix(Model):
     """How selections become one mixture."""
 
@@ -249,6 +288,7 @@ class Mix(Model):
         default=None, description="Tokens of the whole mixture; with weights only."
     )
     splits: Splits = Field(default=Splits(), description="Validation and test shares.")
+    marks: Marks | None = Field(default=None, description="Mark answers that lean on the context; null: none.")
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
@@ -397,6 +437,8 @@ class Recipe(Model):
             _known("mix.weights", list(self.mix.weights), set(names))
             if missing := sorted(set(names) - set(self.mix.weights)):
                 raise ValueError(f"mix.weights must weigh every selection; missing {missing}")
+        if self.mix.marks is not None and self.mix.marks.selection is not None:
+            _known("mix.marks.selection", [self.mix.marks.selection], set(names))
         reserved = {"target", "reference"} & known
         if reserved:
             raise ValueError(f"sources must not be named {sorted(reserved)}: the words are taken")

@@ -18,6 +18,7 @@ from mixtura.recipe import Pick, Recipe, Selection
 MAX_BYTES = 1 << 20
 MAX_NODES = 100_000  # after aliases are expanded: a YAML bomb grows here, not in the file
 MAX_DEPTH = 40
+MARKS = "marks"  # how a selector goes by that scores the mixture for `mix.marks`
 
 
 def load(path: str | Path) -> Recipe:
@@ -99,12 +100,7 @@ def check_words(recipe: Recipe) -> None:
     """
     for i, selection in enumerate(recipe.select):
         where = f"select.{i}"
-        selector = _word("selectors", selection.selector, f"{where}.selector")
-        if selector.needs.model and not selection.options.get("model"):
-            step = "Name the folder of a causal LM, or one of the hub"
-            need = f"is needed by selector {selection.selector!r}, which reads rows with a causal LM"
-            raise RecipeError(f"{where}.options.model", need, next_step=step)
-        spec_of(selection, where)
+        selector = _selector(selection, where)
         if selector.needs.target and recipe.target is None:
             raise RecipeError("target", f"is needed by selector {selection.selector!r}", next_step="Add a target")
         if selection.pick.rule == "gumbel" and selector.scale == "rank":
@@ -121,11 +117,59 @@ def check_words(recipe: Recipe) -> None:
                 got=selection.selector,
                 next_step="Use rule 'top'",
             )
+    _check_marks(recipe)
     samples = {"target": recipe.target, "reference": recipe.reference}
     places = {f"sources.{n}": s for n, s in recipe.sources.items()} | {n: s for n, s in samples.items() if s}
     for where, source in places.items():
         if source.format is not None:
             _word("readers", source.format, f"{where}.format")
+
+
+def _selector(selection: Selection, where: str) -> Any:
+    """The selector behind a selection's word, its options checked.
+
+    Raises:
+        RecipeError: an unknown word, an impossible option, or no model for one that reads rows with a causal LM.
+    """
+    selector = _word("selectors", selection.selector, f"{where}.selector")
+    if selector.needs.model and not selection.options.get("model"):
+        step = "Name the folder of a causal LM, or one of the hub"
+        need = f"is needed by selector {selection.selector!r}, which reads rows with a causal LM"
+        raise RecipeError(f"{where}.options.model", need, next_step=step)
+    spec_of(selection, where)
+    return selector
+
+
+def _check_marks(recipe: Recipe) -> None:
+    """What marks turns must score turns, in the column that the recipe names."""
+    marks, marker = recipe.mix.marks, marker_of(recipe)
+    if marks is None or marker is None:
+        return
+    selector = selector_of(marker) if marks.selection else _selector(marker, "mix.marks")
+    columns = getattr(selector, "turn_columns", ())
+    where = "mix.marks.selection" if marks.selection else "mix.marks.selector"
+    if not columns:
+        step = "Name one that scores turns, such as context"
+        raise RecipeError(where, "must score each answer of a conversation", got=marker.selector, next_step=step)
+    if marks.score not in columns:
+        need = f"must be one of {', '.join(columns)}"
+        raise RecipeError("mix.marks.score", need, got=marks.score, next_step=nearest(marks.score, columns))
+    if marks.selector and selector.needs.vectors:
+        step = "Make it a selection, and name that in mix.marks.selection"
+        raise RecipeError(where, "must not need vectors: these are made before the mixture", next_step=step)
+    if marks.selector and selector.needs.target and recipe.target is None:
+        raise RecipeError("target", f"is needed by selector {marker.selector!r}", next_step="Add a target")
+
+
+def marker_of(recipe: Recipe) -> Selection | None:
+    """The selection whose scores decide which answers are marked: one of the recipe's, or one made for it."""
+    marks = recipe.mix.marks
+    if marks is None:
+        return None
+    if marks.selection is not None:
+        return next(s for s in recipe.select if s.word == marks.selection)
+    # it picks nothing: the budget only makes it a selection like any other
+    return Selection(selector=marks.selector or "", name=MARKS, options=marks.options, pick=Pick(budget_rows=1))
 
 
 def selector_of(selection: Selection) -> Any:

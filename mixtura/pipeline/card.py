@@ -13,9 +13,9 @@ from typing import Any
 
 import yaml
 
-from mixtura.pipeline import evidence
-from mixtura.pipeline.summary import EvidenceFacts, SampleFacts, SelectionFacts, SourceFacts, Summary
-from mixtura.pipeline.wording import by_count, count, share
+from mixtura.pipeline import evidence, marks
+from mixtura.pipeline.summary import EvidenceFacts, MarkFacts, SampleFacts, SelectionFacts, SourceFacts, Summary
+from mixtura.pipeline.wording import by_count, count, number, share
 
 # Licence ids that the Hub knows (its documentation, "Licenses"); anything else is `other`.
 HUB_LICENSES = re.compile(
@@ -57,6 +57,7 @@ def render_card(summary: Summary) -> str:
         "## Load it\n\n" + _loading(summary),
         "## What is in it\n\n" + _composition(summary),
         "## Why these rows\n\n" + "\n\n".join(_selection(s) for s in summary.selections) + _aims(summary),
+        *(["## Marked answers\n\n" + _marks(summary.marks)] if summary.marks else []),
         *(["## Does it help?\n\n" + _evidence(summary.evidence)] if summary.evidence else []),
         "## What was lost, and why\n\n" + _losses(summary),
         "## Where it came from\n\n" + _provenance(summary),
@@ -185,6 +186,24 @@ def _sample(word: str, x: SampleFacts | None) -> str:
 def _evidence(x: EvidenceFacts) -> str:
     said = " ".join(s for s in (evidence.verdict(x), evidence.tuned_verdict(x)) if s)
     return f"{md(said)}\n\n{grid(evidence.HEAD, evidence.table(x))}\n\n{md(evidence.method(x))}"
+
+
+def _marks(x: MarkFacts) -> str:
+    spread = ", ".join(f"{p} %: {number(v)}" for p, v in x.quantiles.items())
+    told = [
+        marks.CONTROLS.get(x.control or "", ""),
+        f"{md(marks.verdict(x))} The score is by {md(x.paper)}, {code(x.options)}.",
+        grid(marks.HEAD, marks.table(x)),
+        " ".join(s for s in (f"Quantiles of the scores: {spread}." if spread else "", md(marks.border(x))) if s),
+        md(marks.unmarkable(x)),
+        f"The indicator stands behind the user's message, after a space, in {count(x.messages, 'message')}; everything "
+        "else is as the source gave it. The column `marks` has the score of each answer.",
+        f"**How to use it.** {md(marks.inference(x))} `mixtura train` makes it one token. Other trainers read it as "
+        "plain text; to make it one token there, before training:",
+        f"```python\ntokenizer.add_tokens([{json.dumps(x.indicator)}])\n"
+        "model.resize_token_embeddings(len(tokenizer))\n```",
+    ]
+    return "\n\n".join(t for t in told if t)
 
 
 def _losses(s: Summary) -> str:

@@ -145,6 +145,9 @@ class Selector(Protocol):
     # optional: the pick rules 'cover' and 'round_robin' that the scores allow, the default first. Both need the columns
     # `targets` list[i32], positions of the target's rows, and `costs` list[f32]; 'cover' the arrays of `cover.Market`
     rules: ClassVar[tuple[str, ...]] = ()
+    # optional: why-columns with a score for each answer of a conversation, list[f32], null where there is none; with
+    # them comes `turns` list[i32], the answers' places in `messages`. What `mix.marks` may mark by
+    turn_columns: ClassVar[tuple[str, ...]] = ()
     Spec: type[Spec]
 
     def fit(self, spec: Any, *, sample: Shard, target: Shard | None, reference: Shard | None, seed: int) -> Fitted:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from mixtura.pipeline.mixture import ABOUT, CONTENT
+from mixtura.pipeline.mixture import ABOUT, CONTENT, MARKS
 from mixtura.pipeline.summary import Summary
 
 # The context of Croissant 1.0 (its specification, "Appendix: JSON-LD context").
@@ -88,7 +88,7 @@ def _set(split: str, names: list[str]) -> dict[str, Any]:
 
 
 def _records(split: str, summary: Summary) -> dict[str, Any]:
-    columns = [pa.field("id", pa.string()), *CONTENT[summary.form], *ABOUT]
+    columns = [pa.field("id", pa.string()), *CONTENT[summary.form], *ABOUT, *([MARKS] if summary.marks else [])]
     return {
         "@type": "cr:RecordSet",
         "@id": split,
@@ -102,20 +102,25 @@ def _field(split: str, column: pa.Field) -> dict[str, Any]:
     name = f"{split}/{column.name}"
     field: dict[str, Any] = {"@type": "cr:Field", "@id": name, "name": name}
     kind = column.type
-    if isinstance(kind, pa.ListType):  # turns
+    if isinstance(kind, pa.ListType):  # turns, marks
+        parts = [p for p in kind.value_type if p.name != "tool_calls"]
         return field | {
             "repeated": True,
             "subField": [
-                {"@type": "cr:Field", "@id": f"{name}/{part}", "name": f"{name}/{part}", "dataType": "sc:Text"}
-                | {"source": _source(split, column.name) | {"transform": {"jsonPath": f"$[*].{part}"}}}
-                for part in ("role", "content")
+                {"@type": "cr:Field", "@id": f"{name}/{p.name}", "name": f"{name}/{p.name}", "dataType": _type(p.type)}
+                | {"source": _source(split, column.name) | {"transform": {"jsonPath": f"$[*].{p.name}"}}}
+                for p in parts
             ],
         }
-    number = "sc:Integer" if pa.types.is_integer(kind) else "sc:Float"
-    return field | {
-        "source": _source(split, column.name),
-        "dataType": "sc:Text" if pa.types.is_string(kind) else number,
-    }
+    return field | {"source": _source(split, column.name), "dataType": _type(kind)}
+
+
+def _type(kind: pa.DataType) -> str:
+    if pa.types.is_string(kind):
+        return "sc:Text"
+    if pa.types.is_boolean(kind):
+        return "sc:Boolean"
+    return "sc:Integer" if pa.types.is_integer(kind) else "sc:Float"
 
 
 def _source(split: str, column: str) -> dict[str, Any]:

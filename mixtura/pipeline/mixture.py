@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mixtura.errors import InputError, StoreError
-from mixtura.pipeline import tables
+from mixtura.pipeline import marking, tables
 from mixtura.pipeline.mix import SPLITS
 from mixtura.pipeline.summary import Form, Tally
 from mixtura.rows import MESSAGES, ROW
@@ -42,7 +42,9 @@ ABOUT = [
     pa.field("offset", pa.int64()),
     pa.field("meta", pa.string()),
 ]
-
+MARK = pa.struct([pa.field("turn", pa.int32()), pa.field("score", pa.float32()), pa.field("marked", pa.bool_())])
+MARKS = pa.field("marks", pa.list_(MARK))  # of each answer, by its place in the messages; only where marks were asked
+PLACES = pa.field("places", pa.list_(pa.int32()))  # messages that carry the indicator
 
 SERVED = 3  # targets that a row's account names
 
@@ -81,7 +83,13 @@ def form_of(rows: pl.DataFrame, wanted: str) -> Form:
 
 
 def write_splits(
-    folder: Path, mixed: pl.DataFrame, shards: Sequence[PoolShard], *, form: Form, rows_per_file: int
+    folder: Path,
+    mixed: pl.DataFrame,
+    shards: Sequence[PoolShard],
+    *,
+    form: Form,
+    rows_per_file: int,
+    indicator: str | None = None,
 ) -> dict[str, Tally]:
     """Write `SPLIT/SPLIT-00000-of-00003.parquet`, rows in the mixture's order.
 
@@ -94,6 +102,7 @@ def write_splits(
         shards: the pool.
         form: from `form_of`.
         rows_per_file: rows of one file at most.
+        indicator: written into the messages at each row's `places`; `mixed` then has the columns `places` and `marks`.
 
     Returns:
         Rows, tokens and bytes of each split that has rows.
@@ -107,7 +116,8 @@ def write_splits(
     deal = folder / ".deal"
     deal.mkdir()
     parts = {(s, p): n for s, p, n in placed.group_by("split", "part").len().iter_rows()}
-    schema = pa.schema([*ROW, *(f for f in ABOUT if f.name not in ROW.names), pa.field("at", pa.int64())])
+    marks = [MARKS, PLACES] if indicator else []
+    schema = pa.schema([*ROW, *(f for f in ABOUT if f.name not in ROW.names), *marks, pa.field("at", pa.int64())])
     writers = {key: tables.Writer(deal / f"{key[0]}-{key[1]}.parquet", schema) for key in parts}
     try:
         for shard in shards:
@@ -121,7 +131,7 @@ def write_splits(
     for split in (s for s in SPLITS if (s, 0) in parts):
         (folder / split).mkdir()
         count = 1 + max(p for s, p in parts if s == split)
-        done = [_file(folder, deal, split, part, count, form) for part in range(count)]
+        done = [_file(folder, deal, (split, part, count), form, indicator) for part in range(count)]
         tallies[split] = Tally(sum(d.rows for d in done), sum(d.tokens for d in done), sum(d.bytes for d in done))
     shutil.rmtree(deal)
     return tallies
@@ -155,11 +165,15 @@ def _why(shard: PoolShard, here: pl.DataFrame) -> pl.Series:
     return pl.Series("why", why, dtype=pl.String)
 
 
-def _file(folder: Path, deal: Path, split: str, part: int, count: int, form: Form) -> Tally:
+def _file(folder: Path, deal: Path, name: tuple[str, int, int], form: Form, indicator: str | None) -> Tally:
+    split, part, count = name
     rows = pl.read_parquet(deal / f"{split}-{part}.parquet").sort("at")
+    if indicator:
+        rows = rows.with_columns(marking.written(rows["messages"], rows["places"].to_list(), indicator))
     rows = rows.with_columns(**content_of(rows, form))
+    marks = [MARKS] if indicator else []
     tools = [pa.field("tools", pa.string())] if rows["tools"].null_count() < rows.height else []
-    schema = pa.schema([pa.field("id", pa.string()), *_content_fields(rows, form), *tools, *ABOUT])
+    schema = pa.schema([pa.field("id", pa.string()), *_content_fields(rows, form), *tools, *ABOUT, *marks])
     path = folder / split / f"{split}-{part:05}-of-{count:05}.parquet"
     tables.write(path, tables.conform(rows, schema), group_rows=4096)
     return Tally(rows.height, int(rows["tokens"].cast(pl.Int64).sum()), path.stat().st_size)

@@ -51,7 +51,7 @@ class SourceFacts:
 class StageFacts:
     """One stage's books: `read = written + sum(dropped) + quarantined`."""
 
-    stage: str  # ingest, clean, dedup, pick, mix
+    stage: str  # ingest, clean, dedup, pick, mix, mark
     read: int
     written: int
     dropped: dict[str, int] = field(default_factory=dict)  # reason code → records
@@ -117,6 +117,43 @@ class EvidenceFacts:
 
 
 @dataclass(frozen=True)
+class MarkTally:
+    """Answers of one source: all, those with a score, those that are marked."""
+
+    answers: int
+    scored: int
+    marked: int
+
+
+@dataclass(frozen=True)
+class MarkFacts:
+    """Which answers of the mixture are marked, by what, and how many."""
+
+    indicator: str
+    selector: str
+    paper: str  # Selector.source
+    options: dict[str, Any]  # the selector's Spec, JSON
+    column: str  # of the selector, with a score for each answer
+    threshold: float | None
+    share: float | None
+    control: str | None  # random, length; None: by the score
+    rows: int  # of the mixture, with at least one mark
+    messages: int  # that carry the indicator: an answer in two steps has one
+    no_score: dict[str, int]  # why answers have no score → answers
+    no_message: int  # with a score, and no user's message before them that could carry a mark
+    by_source: dict[str, MarkTally]
+    quantiles: dict[str, float]  # percent → score below which so many of the scored answers are
+    lowest_marked: float | None = None
+    highest_unmarked: float | None = None
+
+    @property
+    def total(self) -> MarkTally:
+        """All sources."""
+        parts = self.by_source.values()
+        return MarkTally(*(sum(getattr(p, n) for p in parts) for n in ("answers", "scored", "marked")))
+
+
+@dataclass(frozen=True)
 class Summary:
     """Everything about a mixture that is counted or set."""
 
@@ -138,6 +175,7 @@ class Summary:
     encoder: str | None = None  # name and size of the encoder, where one was used
     near_duplicates: str | None = None  # "Jaccard ≥ 0.8 of 5-word shingles", or None: off
     evidence: EvidenceFacts | None = None  # where the recipe was probed
+    marks: MarkFacts | None = None  # where the recipe marks answers
 
     @property
     def total(self) -> Tally:

@@ -88,7 +88,7 @@ def score(plan: Plan, pool: Pool, embedded: Embedded) -> list[Scored]:
     """Fit each selector once and score every row that it may choose from."""
     vectors = dict(zip((p.path for p in pool.parts), embedded.parts, strict=False))
     with plan.stage("score", sum(len(pool.of(s.sources)) for s in plan.recipe.select)) as stage:
-        scored = [_score(plan, stage, pool, embedded, vectors, s) for s in plan.recipe.select]
+        scored = [score_with(plan, stage, pool, embedded, vectors, s) for s in plan.recipe.select]
         rows = sum(a.facts["rows"] for s in scored for _, a in s.scores)
         stage.line = f"{rows:,} scores by {', '.join(s.selection.word for s in scored)}"
     return scored
@@ -143,7 +143,8 @@ def language_model(plan: Plan, selection: Selection) -> lm.Located | None:
     if not recipe_file.selector_of(selection).needs.model:
         return None
     spec: Any = recipe_file.spec_of(selection)
-    return lm.locate(spec, plan.model(spec.model), key=f"select.{selection.word}.options.model")
+    where = "mix.marks" if selection not in plan.recipe.select else f"select.{selection.word}"
+    return lm.locate(spec, plan.model(spec.model), key=f"{where}.options.model")
 
 
 def draw_pool(plan: Plan, parts: list[Part], rows: int, purpose: str) -> Artefact:
@@ -191,9 +192,13 @@ def _texts(samples: list[Artefact]) -> Iterator[str]:
         yield from plain_text(pl.read_parquet(artefact.file("chosen.parquet")))
 
 
-def _score(
+def score_with(
     plan: Plan, stage: Tracker, pool: Pool, embedded: Embedded, vectors: dict[str, Artefact], selection: Selection
 ) -> Scored:
+    """Fit one selection's selector on a sample of the pool, and score every row of its sources.
+
+    `vectors` are those of each part, by its path; nothing where the selector needs none.
+    """
     options = recipe_file.spec_of(selection).model_dump(mode="json")
     selected = scoring.Selected(selection.selector, options, language_model(plan, selection))
     parts = pool.of(selection.sources)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from mixtura import recipe_file
 from mixtura.pipeline.mixture import check_output
-from mixtura.stages import choose, gather, publish
+from mixtura.stages import choose, gather, mark, publish
 from mixtura.stages.plan import Plan
 
 
@@ -31,7 +32,8 @@ def curate(plan: Plan, step: Step = plainly) -> publish.Published:
         CountError: the books do not balance.
     """
     check_output(plan.output)
-    for selection in plan.recipe.select:
+    marker = recipe_file.marker_of(plan.recipe)
+    for selection in [*plan.recipe.select, *([marker] if marker else [])]:
         choose.language_model(plan, selection)  # a model that is not there is told before hours of work
     plan.store.sweep()
     with plan.workers:
@@ -42,4 +44,5 @@ def curate(plan: Plan, step: Step = plainly) -> publish.Published:
         scored = step("score", choose.score, plan, pool, embedded)
         picked = step("pick", choose.pick, plan, scored)
         mixed = step("mix", choose.mix, plan, pool, picked)
-        return step("write", publish.write, plan, pool, embedded, picked, mixed)
+        marked = step("mark", mark.mark, plan, pool, embedded, picked, mixed) if marker else None
+        return step("write", publish.write, plan, pool, embedded, picked, mixed, marked)

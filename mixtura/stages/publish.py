@@ -34,6 +34,7 @@ from mixtura.rows import QUARANTINE
 from mixtura.stages.choose import Embedded, Picked
 from mixtura.stages.exhibit import exhibits
 from mixtura.stages.gather import Drawn, Part, Pool, Unit, sources_of
+from mixtura.stages.mark import Marked
 from mixtura.stages.plan import Plan
 from mixtura.store import Artefact, code_version, seal, write_synced
 
@@ -58,6 +59,12 @@ class Ingredients:
     embedded: Embedded
     picked: Sequence[Picked]
     mixed: Artefact
+    marked: Marked | None = None
+
+    @property
+    def rows(self) -> pl.DataFrame:
+        """The mixture's rows in order; with their marks, where there are any."""
+        return pl.read_parquet(self.mixed.file("mixed.parquet")) if self.marked is None else self.marked.mixed
 
     @property
     def digests(self) -> list[str]:
@@ -73,17 +80,25 @@ class Ingredients:
             *(a.digest for p in self.picked for _, a in p.scored.scores),
             *(p.scored.fitted.digest for p in self.picked),
             *(a.digest for a in (*self.embedded.parts, *self.embedded.drawn.values())),
+            *([self.marked.made.digest] if self.marked else []),
         ]
 
 
-def write(plan: Plan, pool: Pool, embedded: Embedded, picked: Sequence[Picked], mixed: Artefact) -> Published:
+def write(
+    plan: Plan,
+    pool: Pool,
+    embedded: Embedded,
+    picked: Sequence[Picked],
+    mixed: Artefact,
+    marked: Marked | None = None,
+) -> Published:
     """Write the mixture as an artefact, then publish it whole under its final name, and its card beside.
 
     Raises:
         CountError: the books do not balance.
         InputError: the output folder holds something else.
     """
-    parts = Ingredients(pool, embedded, picked, mixed)
+    parts = Ingredients(pool, embedded, picked, mixed, marked)
     with plan.stage("write") as stage:
         made = stage.add(
             plan.store.make(
@@ -115,10 +130,17 @@ def write(plan: Plan, pool: Pool, embedded: Embedded, picked: Sequence[Picked], 
 
 
 def _draft(plan: Plan, parts: Ingredients, folder: Path) -> dict[str, Any]:
-    mixed = pl.read_parquet(parts.mixed.file("mixed.parquet"))
+    mixed = parts.rows
     shards = _shards(parts)
     form = _form(plan, parts.pool, mixed)
-    splits = write_splits(folder, mixed, shards, form=form, rows_per_file=plan.recipe.output.rows_per_file)
+    splits = write_splits(
+        folder,
+        mixed,
+        shards,
+        form=form,
+        rows_per_file=plan.recipe.output.rows_per_file,
+        indicator=parts.marked and parts.marked.spec.indicator,
+    )
     _write_target(folder, parts.pool.target)
     _write_quarantine(folder, plan, parts.pool)
     totals = write_ledger(folder / "ledger.parquet", _books(plan, parts, mixed), [_name(p) for p in parts.picked])
@@ -187,10 +209,16 @@ def _units(plan: Plan, pool: Pool) -> dict[str, list[Unit]]:
 
 def _books(plan: Plan, parts: Ingredients, mixed: pl.DataFrame) -> dict[str, Book]:
     picked = pl.concat([p.frame.select("id") for p in parts.picked]).unique()
-    ends = picked.join(mixed, on="id", how="left").with_columns(
-        fate=pl.when(pl.col("split").is_null()).then(pl.lit("dropped")).otherwise(pl.lit("written")),
-        stage=pl.lit("mix"),
-        reason=pl.when(pl.col("split").is_null()).then(pl.lit("over-weight")),
+    weighed = pl.read_parquet(parts.mixed.file("mixed.parquet"))  # before rows left that spell the indicator
+    ends = picked.join(weighed, on="id", how="left").with_columns(left=pl.col("id").is_in(mixed["id"].implode()).not_())
+    ends = ends.with_columns(
+        fate=pl.when("left").then(pl.lit("dropped")).otherwise(pl.lit("written")),
+        stage=pl.when(pl.col("left") & pl.col("split").is_not_null()).then(pl.lit("mark")).otherwise(pl.lit("mix")),
+        reason=pl.when(pl.col("split").is_null())
+        .then(pl.lit("over-weight"))
+        .when("left")
+        .then(pl.lit("spells-indicator")),
+        split=pl.when(~pl.col("left")).then("split"),
     )
     scores = {s.rows: s.scores for s in _shards(parts)}
     books: dict[str, Book] = {}
@@ -262,6 +290,7 @@ def _summary(
         encoder=parts.embedded.encoder,
         near_duplicates=near.sentence() if (near := recipe.clean.near_dedup) else None,
         evidence=_evidence(plan),
+        marks=None if parts.marked is None else parts.marked.facts,
     )
 
 
@@ -315,13 +344,19 @@ def _stages(plan: Plan, parts: Ingredients, totals: Sequence[Totals]) -> tuple[S
     for total in totals:
         _add(reasons, total.dropped)
     union, written = parts.mixed.facts["read"], parts.mixed.facts["rows"]
-    late = {k: {k: reasons[k]} if k in reasons else {} for k in ("not-picked", "over-weight")}
+    late = {k: {k: reasons[k]} if k in reasons else {} for k in ("not-picked", "over-weight", "spells-indicator")}
+    mark = (
+        ()
+        if parts.marked is None
+        else (StageFacts("mark", written, parts.marked.made.facts["rows"], late["spells-indicator"]),)
+    )
     return (
         StageFacts("ingest", read, rows, quarantined=bad),
         StageFacts("clean", rows, kept, dict(sorted(cleaned.items()))),
         StageFacts("dedup", kept, pool, dict(sorted(lost.items()))),
         StageFacts("pick", pool, union, late["not-picked"]),
         StageFacts("mix", union, written, late["over-weight"]),
+        *mark,
     )
 
 
