@@ -15,7 +15,7 @@ from typing import Any
 
 from mixtura.errors import InputError
 from mixtura.toolcalls.expected import Expected, ExpectedCall
-from mixtura.toolcalls.tools import Tool, read_tools
+from mixtura.toolcalls.tools import ANYTHING, Tool, read_tools
 from mixtura.toolcalls.values import Accepted
 
 
@@ -85,20 +85,26 @@ def expected_call(name: str, arguments: Any, tool: Tool | None, where: str = "a 
     """
     if not isinstance(arguments, Mapping) or not all(isinstance(v, list) for v in arguments.values()):
         raise InputError(where, "must have a list of accepted values for each argument", got=arguments)
-    properties = tool.arguments.properties if tool else {}
-    return ExpectedCall(name, {k: _accepted(v, k in properties and properties[k].kinds) for k, v in arguments.items()})
+    found = {}
+    for key, values in arguments.items():
+        schema = tool.arguments.properties.get(key) if tool else ANYTHING
+        accepted = _accepted(values, schema.kinds if schema else frozenset())
+        if schema or not accepted.omittable:  # what may be left out, and no schema knows, must be left out
+            found[key] = accepted
+    return ExpectedCall(name, found)
 
 
-def _accepted(values: list[Any], kinds: Any = frozenset()) -> Accepted:
+def _accepted(values: list[Any], kinds: frozenset[str] = frozenset()) -> Accepted:
     """A list of accepted values.
 
     Where '' is one, the leaderboard lets an empty text and an empty list pass as well as nothing.
     """
-    omittable = any(v == "" for v in values)
-    plain = [_value(v) for v in values if not (isinstance(v, str) and v == "")]
-    if omittable:
-        plain += [] if kinds and "string" not in kinds else [""]
-        plain += [[]] if kinds and "array" in kinds else []
+    plain = [_value(v) for v in values if v != ""]
+    omittable = len(plain) < len(values)
+    if omittable and (not kinds or "string" in kinds or any(isinstance(v, str) for v in plain)):
+        plain.append("")
+    if omittable and "array" in kinds:
+        plain.append([])
     return Accepted(tuple(plain), omittable)
 
 

@@ -80,6 +80,8 @@ def _text(text: str) -> Reading:
     text = _without_reasoning(text).strip()
     for token in END_TOKENS:
         text = text.removesuffix(token)
+    if text[:1] in ("'", '"') and len(text) > 2 and text[0] == text[-1] and starts_like_calls(text[1:-1]):
+        text = text[1:-1]  # the whole answer in quotes
     if starts_like_calls(text):  # before tags and fences, which may stand in its strings
         return Reading(tuple(python_calls(text)), "python")
     for opening, closing in TAGS:

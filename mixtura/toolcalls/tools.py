@@ -42,6 +42,7 @@ class Schema:
     properties: of an object; empty: anything.
     enum: values that are allowed; None: any.
     default: used where the argument is left out; `has_default` tells None from nothing.
+    more: whether an object may have other properties: it lists none, or says so.
     """
 
     kinds: frozenset[str] = frozenset()
@@ -51,6 +52,7 @@ class Schema:
     enum: tuple[Any, ...] | None = None
     default: Any = None
     has_default: bool = False
+    more: bool = True
 
     def admits(self, value: Any) -> bool:
         """Whether a value has the type, through all levels; a whole number is a number, `True` is neither.
@@ -123,7 +125,7 @@ def _tool(value: Any) -> Tool:
     given = next((value[k] for k in ("parameters", "input_schema", "arguments") if value.get(k)), {})
     if not isinstance(given, Mapping):
         raise InputError(f"tool {name!r}", "must have parameters that are an object", got=given)
-    if not isinstance(given.get("properties"), Mapping):  # Seal-Tools, xLAM: the parameters stand there themselves
+    if not isinstance(given.get("properties"), Mapping) and given:  # Seal-Tools, xLAM: they stand there themselves
         flat = {k: v for k, v in given.items() if isinstance(v, Mapping)}
         given = {"properties": flat, "required": _flat_required(value, flat)}
     return Tool(name, _schema({**given, "type": "object"}, name, 0))
@@ -155,6 +157,7 @@ def _schema(value: Any, where: str, depth: int) -> Schema:
         enum=tuple(enum) if isinstance(enum, list) else None,
         default=value.get("default"),
         has_default="default" in value,
+        more=not isinstance(properties, Mapping) or bool(value.get("additionalProperties", False)),
     )
 
 

@@ -114,11 +114,15 @@ class _CallVerifier:
     def __init__(self, expected: ExpectedCall, tool: Tool | None, offered: frozenset[str], mode: Mode) -> None:
         self.name, self.offered, self.fold = expected.name, offered, mode == "normalised"
         self.accepted = expected.arguments
-        self.golds = {k: folded(a) if self.fold else a for k, a in expected.arguments.items()}
         self.schemas = tool.arguments.properties if tool else {}
-        self.known = tool is not None
+        self.open = tool is None or tool.arguments.more
         self.required = sorted(tool.arguments.required) if tool else []
         self.demanded = [k for k, a in expected.arguments.items() if not a.omittable and k not in self.required]
+        self.golds = {
+            k: folded(a) if self.fold else a  # what the schema does not know stays wrong, whatever the gold says
+            for k, a in expected.arguments.items()
+            if self.open or k in self.schemas
+        }
 
     def failures(self, call: Call, at: int) -> list[Failure]:
         """Every failure of one call, by rank; [] where it is right."""
@@ -130,9 +134,9 @@ class _CallVerifier:
         found += [Failure("missing_required", k, self.name, at) for k in self.required if k not in given]
         if not self.golds.keys() >= given.keys():
             extra = [k for k in given if k not in self.golds]
-            known = self.schemas if self.known else self.golds
-            found += [Failure("hallucinated_arg", k, self.name, at, got=given[k]) for k in extra if k not in known]
-            found += [Failure("redundant_arg", k, self.name, at, got=given[k]) for k in extra if k in known]
+            unknown = [k for k in extra if k not in self.schemas]
+            found += [Failure("hallucinated_arg", k, self.name, at, got=given[k]) for k in unknown]
+            found += [Failure("redundant_arg", k, self.name, at, got=given[k]) for k in extra if k in self.schemas]
         found += [Failure("missing_optional", k, self.name, at) for k in self.demanded if k not in given]
         wrong = [f for k, v in given.items() if k in self.golds and (f := self._value(k, v, at))]
         return found + sorted(wrong, key=_rank) if wrong else found
@@ -184,7 +188,8 @@ def schema_failures(calls: Sequence[Call], tools: Tools) -> list[Failure]:
         found += [Failure("missing_required", k, call.name, at) for k in required if k not in call.arguments]
         for key, value in call.arguments.items():
             if key not in schemas:
-                found.append(Failure("hallucinated_arg", key, call.name, at, got=value))
+                if not tool.arguments.more:
+                    found.append(Failure("hallucinated_arg", key, call.name, at, got=value))
             elif not schemas[key].admits(value):
                 found.append(Failure(_kind(value, schemas[key], ()), key, call.name, at, got=value))
             elif schemas[key].enum is not None and value not in schemas[key].enum:  # type: ignore[operator]
