@@ -2,8 +2,8 @@
 
     git clone https://github.com/ShishirPatil/gorilla       # v4; nothing of it is copied here
 
-Its package pulls in the clients of every vendor, so only what judges is loaded: the module `ast_checker` with a stand-in
-for the table of models, and the functions `ast_parse`, `resolve_ast_call` and `resolve_ast_by_type` out of
+Its package pulls in the clients of every vendor, so only what judges is loaded: the module `ast_checker` with a
+stand-in for the table of models, and the functions `ast_parse`, `resolve_ast_call` and `resolve_ast_by_type` out of
 `model_handler/utils.py`. NOTE: its parser evaluates arithmetic of what it reads; only feed it texts of our own making.
 """
 
@@ -56,7 +56,9 @@ def cases(data: Path, categories: tuple[str, ...] = CATEGORIES) -> list[Case]:
         data: folder of the repository's data set, or one above it.
         categories: of the files.
     """
-    folder = next((p.parent for p in sorted(data.rglob("BFCL_v4_simple_python.json")) if "possible" not in str(p)), None)
+    folder = next(
+        (p.parent for p in sorted(data.rglob("BFCL_v4_simple_python.json")) if "possible" not in str(p)), None
+    )
     if folder is None:
         raise InputError("the leaderboard's data", "must hold BFCL_v4_simple_python.json", got=str(data))
     found = []

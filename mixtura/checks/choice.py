@@ -21,6 +21,7 @@ from mixtura.verdict import PASSED, Verdict, failed
 LETTERS = "ABCDEFGHIJ"
 STATED = re.compile(
     r"\b(?:answer|choice|option)(?:\s+(?:is|would be|must be))?\s*:?\s*\**\s*\(?([A-J])\)?(?![\w'’])"
+    r"(?:\s*(?:or|and|/)\s*\(?([A-J])\)?(?![\w'’]))?"
     r"|\\boxed\{\s*(?:\\text\{)?\(?([A-J])\)?\}",
     re.IGNORECASE,
 )
@@ -77,23 +78,24 @@ def offered(question: str) -> list[str]:
 def named(answer: str, options: Sequence[str]) -> list[int]:
     """Positions of the options that an answer names; more than one where it is ambiguous."""
     letters = LETTERS[: len(options)]
-    stated = [a or b for a, b in STATED.findall(answer)]
-    if found := _positions([s.upper() for s in stated], letters):
+    stated = [letter.upper() for groups in STATED.findall(answer) for letter in groups]
+    if found := _positions(stated, letters):
         return found
+    bracketed = _positions(BRACKETED.findall(answer), letters)
     if (leading := LEADING.match(answer)) and leading[1] in letters:
-        return [letters.index(leading[1])]
+        return sorted({letters.index(leading[1]), *bracketed})
     said = forgiven(answer, "punctuation")
     texts = [forgiven(o, "punctuation") for o in options]
     if said and (whole := [i for i, t in enumerate(texts) if t == said]):
         return whole
-    if bracketed := _positions(BRACKETED.findall(answer), letters):
+    if bracketed:
         return bracketed
     within = [i for i, t in enumerate(texts) if t and f" {t} " in f" {said} "]
     return [i for i in within if not any(i != j and texts[i] in texts[j] for j in within)]  # `red` within `dark red`
 
 
 def _positions(found: Sequence[str], letters: str) -> list[int]:
-    return sorted({letters.index(f) for f in found if f in letters})
+    return sorted({letters.index(f) for f in found if f and f in letters})
 
 
 def _right(value: Any, options: Sequence[str]) -> int:

@@ -1,8 +1,8 @@
 r"""Numbers: the answer's last number, or the one in a known place, equals the gold's.
 
 Numbers are read as text and compared as decimals, exactly or within a relative tolerance: `1,234.50`, `-3`, `2e3`,
-`45%` (the sign is left out), `3/4`. A place is `####` (GSM8K, Cobbe et al. 2021) or `\boxed{}` (MATH, Hendrycks et
-al. 2021); where the answer does not use it, it gives no number.
+`45%` (the sign is left out), `3/4`, `\frac{3}{4}`. A place is `####` (GSM8K, Cobbe et al. 2021) or `\boxed{}` (MATH,
+Hendrycks et al. 2021); where the answer does not use it, it gives no number.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from mixtura.verdict import PASSED, Verdict, failed
 MAX_DIGITS = 400
 # the sign, whole part with or without thousands, decimals, exponent; then maybe `/ denominator`
 NUMBER = re.compile(
-    r"(?<![\w.])([-+−]?)[ \t]?[$€£]?(\d{1,3}(?:,\d{3})+(?![\d,])|\d+)?(\.\d+)?"
-    r"(?:[eE]([-+]?\d{1,3})(?!\w))?(?:[ \t]?/[ \t]?(\d+)(?![\w.]))?"
+    r"(?<![\w.])([-+−]?)[ \t]?[$€£]?(\d{1,3}(?:,\d{3})+(?![\d,])|\d++)?(\.\d++)?"
+    r"(?:[eE]([-+]?\d{1,3})(?!\w)|(?![eE][-+]?\d))(?:[ \t]?/[ \t]?(\d+)(?![\w.]))?"
 )
+FRACTION = re.compile(r"\\[dt]?frac\{(\d{1,30})\}\{(\d{1,30})\}")
 MARK = "####"
 BOXED = "\\boxed{"
 
@@ -72,7 +73,7 @@ def number_in(text: str, place: str = "last") -> Decimal | None:
         text = text if found else ""
     elif place == "boxed":
         text = _boxed(text)
-    numbers = [n for n in NUMBER.finditer(text) if n[2] or n[3]]
+    numbers = [n for n in NUMBER.finditer(FRACTION.sub(r"\1/\2", text)) if n[2] or n[3]]
     if not numbers:
         return None
     sign, whole, decimals, exponent, denominator = numbers[0 if place == "hashes" else -1].groups()

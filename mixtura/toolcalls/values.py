@@ -53,7 +53,10 @@ def equal(value: Any, gold: Any, schema: Schema = ANYTHING) -> bool:
     """
     ours, theirs = type(value), type(gold)
     if theirs is Accepted:
-        return any(equal(value, one, schema) for one in gold.values)
+        for one in gold.values:  # noqa: SIM110 - a generator here costs a fifth of all verdicts
+            if equal(value, one, schema):
+                return True
+        return False
     if ours is theirs:
         if ours is dict:
             return _equal_objects(value, gold, schema)
