@@ -84,9 +84,10 @@ def _text(text: str) -> Reading:
         text = text[1:-1]  # the whole answer in quotes
     if starts_like_calls(text):  # before tags and fences, which may stand in its strings
         return Reading(tuple(python_calls(text)), "python")
-    for opening, closing in TAGS:
-        if opening in text:
-            return _tagged(text, opening, closing)
+    if not text.startswith(("{", "[")):
+        for opening, closing in TAGS:
+            if opening in text:
+                return _tagged(text, opening, closing)
     marked = next((m for m in MARKERS if text.startswith(m)), "")
     text = text[len(marked) :].strip()
     if not marked and (action := ACTION.search(text)):

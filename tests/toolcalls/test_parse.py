@@ -229,9 +229,11 @@ JSON_VALUES = st.recursive(SCALARS, lambda v: st.lists(v) | st.dictionaries(TEXT
 def test_json_is_read_back(calls, ascii_only):
     objects = [json.dumps({"name": n, "arguments": a}, ensure_ascii=ascii_only) for n, a in calls]
     wanted = tuple(Call(n, a) for n, a in calls)
+    if any("</think>" in o for o in objects):  # what stands before it is reasoning, wherever it stands
+        return
     assert parse("[" + ",".join(objects) + "]").calls == wanted
     assert parse("\n".join(objects)).calls == wanted
-    if not any(t in o for t in ("<tool_call>", "</tool_call>", "</think>") for o in objects):
+    if not any("</tool_call>" in o for o in objects):  # the first one ends the call, as servers read it too
         assert parse("".join(f"<tool_call>\n{o}\n</tool_call>\n" for o in objects)).calls == wanted
 
 
