@@ -9,6 +9,8 @@ import polars as pl
 
 from mixtura.pipeline.contract import Shard
 
+MESSAGES = pl.List(pl.Struct({"role": pl.String, "content": pl.String, "tool_calls": pl.String}))
+
 
 def unit(x: np.ndarray) -> np.ndarray:
     """Rows of [n, d] to unit L2 norm, f32."""
@@ -36,6 +38,8 @@ def shard(
             "source": [source] * n if isinstance(source, str) else source,
             "text": texts,
             "messages": [None] * n,
+            "chosen": [None] * n,
+            "tools": [None] * n,
             "tokens": [len(t.split()) for t in texts],
             "task": [None] * n,
             "language": [None] * n,
@@ -46,7 +50,9 @@ def shard(
             "id": pl.String,
             "source": pl.String,
             "text": pl.String,
-            "messages": pl.List(pl.Struct({"role": pl.String, "content": pl.String, "tool_calls": pl.String})),
+            "messages": MESSAGES,
+            "chosen": MESSAGES,
+            "tools": pl.String,
             "tokens": pl.Int32,
             "task": pl.String,
             "language": pl.String,
@@ -55,6 +61,21 @@ def shard(
         },
     )
     return Shard(rows, vectors)
+
+
+def as_conversations(whole: Shard) -> Shard:
+    """Documents as an exchange: the first half of the words asks, the second answers."""
+    words = [text.split() for text in whole.rows["text"]]
+    said = [(" ".join(w[: len(w) // 2]), " ".join(w[len(w) // 2 :])) for w in words]
+    turns = [
+        [
+            {"role": "user", "content": asked, "tool_calls": None},
+            {"role": "assistant", "content": answer, "tool_calls": None},
+        ]
+        for asked, answer in said
+    ]
+    text = pl.lit(None, dtype=pl.String)
+    return Shard(whole.rows.with_columns(text=text, messages=pl.Series(turns, dtype=MESSAGES)), whole.vectors)
 
 
 def cut(whole: Shard, at: list[int] | np.ndarray) -> Shard:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tempfile
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from generators import Planted, cut, shard, two_topics
+from generators import Planted, as_conversations, cut, shard, two_topics
 from polars.testing import assert_frame_equal
 from pydantic import ValidationError
 from tiny_lm import tiny_lm
@@ -34,6 +35,14 @@ def spec_of(selector: Any, **changed: Any) -> Any:
     return selector.Spec(**({"model": tiny_lm()} if selector.needs.model else {}), **changed)
 
 
+def pool_for(selector: Any, **options: Any) -> Planted:
+    """Two topics, as conversations where the selector reads those."""
+    planted = two_topics(**options)
+    if "messages" not in selector.needs.columns:
+        return planted
+    return replace(planted, **{k: as_conversations(getattr(planted, k)) for k in ("pool", "target", "reference")})
+
+
 def fit(selector: Any, planted: Planted, **changed: Any) -> Fitted:
     given = {"sample": planted.pool, "target": planted.target, "reference": planted.reference, "seed": 7} | changed
     return selector.fit(spec_of(selector), **given)
@@ -44,7 +53,7 @@ def scored(selector: Any, planted: Planted, rows: Shard | None = None) -> pl.Dat
 
 
 def check_one_finite_score_per_row_in_order(selector):
-    planted = two_topics()
+    planted = pool_for(selector)
     out = scored(selector, planted)
     assert out["id"].to_list() == planted.pool.rows["id"].to_list()
     assert out.columns[:2] == ["id", "score"]
@@ -53,19 +62,19 @@ def check_one_finite_score_per_row_in_order(selector):
 
 
 def check_same_seed_same_scores(selector):
-    planted = two_topics()
+    planted = pool_for(selector)
     assert_frame_equal(scored(selector, planted), scored(selector, planted), check_exact=True)
 
 
 def check_order_of_the_pool_changes_nothing(selector):
-    planted = two_topics()
+    planted = pool_for(selector)
     shuffled = cut(planted.pool, np.random.default_rng(1).permutation(len(planted.pool)))
     whole, other = scored(selector, planted), scored(selector, planted, shuffled)
     assert_frame_equal(whole.sort("id"), other.sort("id"), check_exact=True)
 
 
 def check_cut_into_shards_changes_no_bit(selector):
-    planted = two_topics(pool_rows=1100)  # more than one tile of 512 rows
+    planted = pool_for(selector, pool_rows=1100)  # more than one tile of 512 rows
     spec, fitted = spec_of(selector), fit(selector, planted)
     whole = selector.score(spec, fitted, planted.pool)
     for sizes in ([1] * 20, [300, 500, 300], [513, 587]):
@@ -76,7 +85,7 @@ def check_cut_into_shards_changes_no_bit(selector):
 
 
 def check_equal_rows_have_equal_scores(selector):
-    planted = two_topics()
+    planted = pool_for(selector)
     twice = cut(planted.pool, np.tile(np.arange(30), 2))
     renamed = Shard(twice.rows.with_columns(id=pl.Series([f"copy{i}" for i in range(60)])), twice.vectors)
     score = scored(selector, planted, renamed)["score"]
@@ -84,7 +93,7 @@ def check_equal_rows_have_equal_scores(selector):
 
 
 def check_input_is_left_alone(selector):
-    planted = two_topics()
+    planted = pool_for(selector)
     rows, vectors = planted.pool.rows.clone(), planted.pool.vectors.copy()
     scored(selector, planted)
     assert_frame_equal(planted.pool.rows, rows, check_exact=True)
@@ -92,7 +101,7 @@ def check_input_is_left_alone(selector):
 
 
 def check_missing_column_is_named(selector):
-    planted = two_topics()
+    planted = pool_for(selector)
     for column in ("id", *selector.needs.columns):
         lacking = Shard(planted.pool.rows.drop(column), planted.pool.vectors)
         with pytest.raises(InputError, match=rf"selector '{selector.name}' needs columns \['{column}'\]"):
@@ -100,7 +109,7 @@ def check_missing_column_is_named(selector):
 
 
 def check_missing_vectors_are_named(selector):
-    planted = two_topics()
+    planted = pool_for(selector)
     bare = Shard(planted.pool.rows, None)
     if not selector.needs.vectors:
         assert scored(selector, planted, bare)["score"].is_finite().all()
@@ -112,7 +121,7 @@ def check_missing_vectors_are_named(selector):
 
 
 def check_lacking_target_is_named(selector):
-    planted = two_topics()
+    planted = pool_for(selector)
     for none in (None, cut(planted.target, [])):
         if not selector.needs.target:
             fit(selector, planted, target=none)
@@ -122,7 +131,7 @@ def check_lacking_target_is_named(selector):
 
 
 def check_one_row_gets_an_answer(selector):
-    planted = two_topics()
+    planted = pool_for(selector)
     one = {"sample": cut(planted.pool, [0]), "target": cut(planted.target, [0]), "reference": None}
     out = selector.score(spec_of(selector), fit(selector, planted, **one), cut(planted.pool, [3]))
     assert out.height == 1
@@ -130,7 +139,7 @@ def check_one_row_gets_an_answer(selector):
 
 
 def check_empty_shard_gives_an_empty_table(selector):
-    planted = two_topics()
+    planted = pool_for(selector)
     full = scored(selector, planted)
     empty = scored(selector, planted, cut(planted.pool, []))
     assert empty.height == 0
@@ -138,7 +147,7 @@ def check_empty_shard_gives_an_empty_table(selector):
 
 
 def check_odd_rows_get_finite_scores(selector):
-    planted = two_topics()
+    planted = pool_for(selector)
     texts = ["", " \n\t", "…", "数据选择", "a" * 100_000, "\x00\x7f", "مرحبا بالعالم", "🙂 🙂", "x", "ﬁ ẞ İ"]
     vectors = np.zeros((len(texts), planted.pool.vectors.shape[1]), np.float32)  # no known word: a zero vector
     out = scored(selector, planted, shard(texts, vectors, prefix="odd"))
@@ -147,7 +156,7 @@ def check_odd_rows_get_finite_scores(selector):
 
 
 def check_saved_fit_scores_alike(selector):
-    planted = two_topics()
+    planted = pool_for(selector)
     fitted = fit(selector, planted)
     with tempfile.TemporaryDirectory() as folder:
         fitted.save(Path(folder))
@@ -159,13 +168,13 @@ def check_saved_fit_scores_alike(selector):
 
 
 def check_score_is_explained(selector):
-    why = scored(selector, two_topics()).drop("id", "score")
+    why = scored(selector, pool_for(selector)).drop("id", "score")
     assert why.width >= 1, "a score must come with at least one column that explains it"
     assert set(why.columns).isdisjoint({"source", "text", "messages", "tokens", "key", "rank"})
 
 
 def check_picks_fit_the_budget_and_extend_smaller_ones(selector):
-    planted = two_topics()
+    planted = pool_for(selector)
     scores = planted.pool.rows.select("id", "source", "tokens").join(scored(selector, planted), on="id")
     rules = ("top", "gumbel") if selector.scale in ("log_weight", "probability") else ("top",)
     for rule in rules:
