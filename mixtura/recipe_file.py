@@ -146,7 +146,7 @@ def _check_marks(recipe: Recipe) -> None:
     if marks is None or marker is None:
         return
     selector = selector_of(marker) if marks.selection else _selector(marker, "mix.marks")
-    columns = getattr(selector, "turn_columns", ())
+    columns = selector.turn_columns(spec_of(marker)) if hasattr(selector, "turn_columns") else ()
     where = "mix.marks.selection" if marks.selection else "mix.marks.selector"
     if not columns:
         step = "Name one that scores turns, such as context"

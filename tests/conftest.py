@@ -34,3 +34,16 @@ def clean_env(tmp_path_factory) -> dict[str, str]:
     env = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "MIXTURA_"))}
     extra = {"PREFECT_HOME": str(tmp_path_factory.mktemp("prefect")), "OMP_NUM_THREADS": "1", "COLUMNS": "120"}
     return env | extra | {"PATH": f"{scripts}{os.pathsep}{env.get('PATH', '')}"}
+
+
+@pytest.fixture
+def scripted_turns(monkeypatch):
+    """The selector of `scripted_turns.py`, by the door of a user's own, in this process."""
+    from mixtura import registry
+
+    found = registry.words
+
+    def words(kind):
+        return found(kind) | ({"scripted_turns": "scripted_turns"} if kind == "selectors" else {})
+
+    monkeypatch.setattr(registry, "words", words)

@@ -20,7 +20,9 @@ class ScriptedTurns:
     """What `mix.marks` needs of a selector, and nothing else."""
 
     name, source, needs, scale, Spec = "scripted_turns", "the answers", Needs(columns=("messages",)), "threshold", Spec
-    turn_columns = ("turn_scores", "turn_halves")
+
+    def turn_columns(self, spec: Spec) -> tuple[str, ...]:
+        return ("turn_scores", "turn_halves")
 
     def fit(self, spec: Spec, **given: Any) -> Fitted:
         return Fitted(facts={"rows": len(given["sample"])})
@@ -35,13 +37,13 @@ class ScriptedTurns:
                 "turns": [[t for t, _ in row] for row in rows],
                 "turn_scores": scores,
                 "turn_halves": [[None if s is None else s / 2 for s in row] for row in scores],
-                "turn_reasons": [[None if s is not None else "unscripted" for s in row] for row in scores],
+                "unscored": [[None if s is not None else "unscripted" for s in row] for row in scores],
             },
             schema_overrides={
                 "turns": pl.List(pl.Int32),
                 "turn_scores": pl.List(pl.Float32),
                 "turn_halves": pl.List(pl.Float32),
-                "turn_reasons": pl.List(pl.String),
+                "unscored": pl.List(pl.String),
             },
         )
 

@@ -92,13 +92,13 @@ def test_scores_come_turn_by_turn_and_bad_lists_are_refused():
             "id": ["a", "b", "c"],
             "turns": [[1, 3], [], [1]],
             "s": [[0.25, None], [], [float("nan")]],
-            "turn_reasons": [[None, "too-long"], [], ["empty"]],
+            "unscored": [[None, "too-long"], [], ["empty"]],
         },
-        schema_overrides={"s": pl.List(pl.Float32), "turn_reasons": pl.List(pl.String), "turns": pl.List(pl.Int64)},
+        schema_overrides={"s": pl.List(pl.Float32), "unscored": pl.List(pl.String), "turns": pl.List(pl.Int64)},
     )
     made = turn_scores("x", "s", scores)
     assert made.rows() == [("a", 1, 0.25, None), ("a", 3, None, "too-long"), ("c", 1, None, "empty")]
-    assert turn_scores("x", "s", scores.drop("turn_reasons"))["reason"].to_list() == [None, "no-score", "no-score"]
+    assert turn_scores("x", "s", scores.drop("unscored"))["reason"].to_list() == [None, "no-score", "no-score"]
     with pytest.raises(MixturaError, match="no list \\['other'\\]"):
         turn_scores("x", "other", scores)
     with pytest.raises(MixturaError, match="1 uneven rows"):

@@ -145,9 +145,6 @@ class Selector(Protocol):
     # optional: the pick rules 'cover' and 'round_robin' that the scores allow, the default first. Both need the columns
     # `targets` list[i32], positions of the target's rows, and `costs` list[f32]; 'cover' the arrays of `cover.Market`
     rules: ClassVar[tuple[str, ...]] = ()
-    # optional: why-columns with a score for each answer of a conversation, list[f32], null where there is none; with
-    # them comes `turns` list[i32], the answers' places in `messages`. What `mix.marks` may mark by
-    turn_columns: ClassVar[tuple[str, ...]] = ()
     Spec: type[Spec]
 
     def fit(self, spec: Any, *, sample: Shard, target: Shard | None, reference: Shard | None, seed: int) -> Fitted:
@@ -171,5 +168,17 @@ class Selector(Protocol):
         Returns:
             `id`, `score` (f64, finite; higher is better), then why-columns of the selector's own.
             A row's values do not depend on which other rows share its shard, bit for bit.
+        """
+        ...
+
+
+class ScoresTurns(Protocol):
+    """What a selector offers beside `Selector` where it scores each answer of a conversation, for `mix.marks`."""
+
+    def turn_columns(self, spec: Any) -> tuple[str, ...]:
+        """Its why-columns, under these options, that hold a score for each answer, higher for more of it.
+
+        They are list[f32], null where an answer has no score; beside them stand `turns` list[i32], the answers' places
+        in `messages`, and perhaps `unscored` list[str], which says why there is no score. All have one length.
         """
         ...

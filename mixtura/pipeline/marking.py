@@ -61,7 +61,7 @@ def turn_scores(word: str, column: str, scores: pl.DataFrame) -> pl.DataFrame:
     Args:
         word: the selector's, for errors.
         column: which of its columns, lists as long as `turns`.
-        scores: its scores of rows, with `id`, `turns` and that column; perhaps `turn_reasons`, list[str], which says
+        scores: its scores of rows, with `id`, `turns` and that column; perhaps `unscored`, list[str], which says
             why an answer has no score.
 
     Returns:
@@ -71,7 +71,7 @@ def turn_scores(word: str, column: str, scores: pl.DataFrame) -> pl.DataFrame:
         MixturaError: the selector has no such columns, or lists of other lengths.
     """
     need = f"selector {word!r} must return `turns` and {column!r}, lists of one length in each row"
-    lists = ["turns", column, *(["turn_reasons"] if "turn_reasons" in scores.columns else [])]
+    lists = ["turns", column, *(["unscored"] if "unscored" in scores.columns else [])]
     if missing := [c for c in lists if not isinstance(scores.schema.get(c), pl.List)]:
         raise MixturaError(f"{need}; got no list {missing}")
     for other in lists[1:]:
@@ -81,7 +81,7 @@ def turn_scores(word: str, column: str, scores: pl.DataFrame) -> pl.DataFrame:
     score = pl.col(column)
     if flat.schema[column] != pl.Float32:  # kept in its own width: as f64, 0.6 in f32 is above a threshold of 0.6
         score = score.cast(pl.Float64)
-    reason = pl.col("turn_reasons") if len(lists) > 2 else pl.lit("no-score")
+    reason = pl.col("unscored") if len(lists) > 2 else pl.lit("no-score")
     return flat.select(
         "id",
         turn=pl.col("turns").cast(pl.Int32),

@@ -23,6 +23,7 @@ from mixtura.store import code_version, file_digest, seal, write_synced
 from mixtura.trainer import checkpoint
 from mixtura.trainer.chat import Chat
 from mixtura.trainer.encode import encode
+from mixtura.trainer.indicator import add_indicator, indicator_of
 from mixtura.trainer.judge import Judge, Split
 from mixtura.trainer.loop import Loop, Plan, Progress, optimizer_for
 from mixtura.trainer.mixture import holds_pairs, read_pairs, read_rows, splits, texts
@@ -42,6 +43,7 @@ class Run:
     out: Path
     work: Path
     fingerprint: str
+    indicator: str | None = None
     metrics: list[dict[str, Any]] = field(default_factory=list)
 
     def log(self, line: dict[str, Any]) -> None:
@@ -78,7 +80,8 @@ def train(
     begun = time.perf_counter()
     out, mixture = Path(out).absolute(), Path(mixture)
     found = splits(mixture)
-    run = Run(out, out.with_name(f".{out.name}.training"), _fingerprint(found, spec, seed))
+    indicator = indicator_of(mixture)
+    run = Run(out, out.with_name(f".{out.name}.training"), _fingerprint(found, spec, seed, indicator), indicator)
     if done := _finished(run):
         return done | {"reused": True, "resumed_from": None, "seconds": 0.0}
     device = _device(spec)
@@ -100,6 +103,7 @@ def _train(
 ) -> tuple[int, dict[str, Any]]:
     run.work.mkdir(parents=True, exist_ok=True)
     loaded = _load(run, found, spec, seed)
+    token = add_indicator(loaded, run.indicator) if run.indicator else None
     model = nn.Module.to(loaded.model, device)
     together = keeps_documents_apart(model, device)
     data = _encode(found, spec, loaded, seed, together=together)
@@ -140,7 +144,7 @@ def _train(
         "data": {name: split.encoded.counts.facts() for name, split in data.items()},
         "heldout": {name: {"before": before[name], "after": after[name]} for name in after},
         "fingerprint": run.fingerprint,
-    }
+    } | ({"indicator": {"text": run.indicator, "token": token}} if run.indicator else {})
     _finish(run, loaded, facts)
     return start, facts
 
@@ -227,14 +231,14 @@ def _round_weights(loaded: Loaded) -> None:
             tensor.copy_(tensor.to(loaded.dtype))
 
 
-def _fingerprint(found: dict[str, list[Path]], spec: Train, seed: int) -> str:
+def _fingerprint(found: dict[str, list[Path]], spec: Train, seed: int, indicator: str | None) -> str:
     """Digest of everything that the result depends on; paths are not part of it."""
     values = spec.model_dump(mode="json", exclude={"device", "checkpoint_every"})
     if isinstance(spec.model, str) and (folder := Path(spec.model)).is_dir():
         values["model"] = {p.name: file_digest(p) for p in sorted(folder.iterdir()) if p.is_file()}
     files = {name: [file_digest(p) for p in paths] for name, paths in found.items()}
     code = code_version("mixtura.trainer.session", LIBRARIES)
-    return digest({"files": files, "spec": values, "seed": seed, "code": code})
+    return digest({"files": files, "spec": values, "seed": seed, "indicator": indicator, "code": code})
 
 
 def _device(spec: Train) -> torch.device:

@@ -10,26 +10,15 @@ import pytest
 import yaml
 from e2e.corpus import contents
 
-import mixtura.registry
 from mixtura import recipe_file
 from mixtura.errors import RecipeError
 from mixtura.stages.curate import curate
 from mixtura.stages.plan import Plan, Settings
 from mixtura.stages.publish import Published
 
+pytestmark = pytest.mark.usefixtures("scripted_turns")
 SELECT = [{"selector": "uniform", "pick": {"budget_rows": 50}}]
 LEANING = {"manual": 0.8, "smalltalk": 0.3}  # the answers' scores begin here
-
-
-@pytest.fixture(autouse=True)
-def scripted(monkeypatch):
-    """The selector of `scripted_turns.py`, by the door of a user's own."""
-    found = mixtura.registry.words
-
-    def words(kind):
-        return found(kind) | ({"scripted_turns": "scripted_turns"} if kind == "selectors" else {})
-
-    monkeypatch.setattr(mixtura.registry, "words", words)
 
 
 @pytest.fixture
