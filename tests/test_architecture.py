@@ -24,14 +24,15 @@ MAY = {
     "trainer": {*(CORE - {"recipe_file"}), "pipeline"},
     "stages": {*CORE, "pipeline"},
     "tasks": {*CORE, "pipeline"},
+    "propose": {*CORE, "pipeline", "stages", "tasks", "generation"},
     "probe": {*CORE, "pipeline", "stages", "trainer"},
     "flows": {*CORE, "pipeline", "stages", "trainer", "probe", "generation", "toolcalls", "checks"},
-    "cli": {*CORE, "pipeline", "stages", "trainer", "probe", "flows", "tasks"},
+    "cli": {*CORE, "pipeline", "stages", "trainer", "probe", "flows", "tasks", "propose"},
 }
 # a heavy library → the only places that may import it
 HOMES = {
     "prefect": ("flows/",),
-    "faiss": ("pipeline/index.py",),
+    "faiss": ("pipeline/index.py", "propose/kmeans.py"),
     "triton": ("pipeline/transport/",),
     "sentence_transformers": ("pipeline/embed/",),
     "transformers": (

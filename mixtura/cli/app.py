@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 import mixtura
+from mixtura.cli import tasks
 from mixtura.cli.terminal import TerminalTeller, console, errors, relative
 from mixtura.errors import MixturaError
 
@@ -22,6 +23,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
+
+app.add_typer(tasks.app, name="tasks")
 
 RecipePath = Annotated[Path, typer.Argument(help="The recipe, a YAML file.", show_default=False)]
 MixturePath = Annotated[Path, typer.Argument(help="The mixture's folder.", show_default=False)]

@@ -4,36 +4,21 @@ K-means with as many centroids as there are tasks splits a large task and joins 
 never cross the space between. Fine clusters are pure; Ward's rule then merges the pair whose union adds least to the
 variance within clusters (Ward 1963, eq. 1), and every number of clusters is one cut of one tree.
 
-The cut: for each number on a ladder, the mean simplified silhouette of the rows, (b - a) / max(a, b) with a the
-distance to a row's own centroid and b to the nearest other (Hruschka et al. 2006; Rousseeuw's silhouette with
-centroids for members). Taken is the smallest number that reaches `CLOSE` of the best: copies and near-copies make ever
-finer clusters ever tighter, and a person who edits a task pool is served by few tasks rather than by many.
+The cut: for each number on a ladder, and after k-means from that cut, the mean simplified silhouette of the rows,
+(b - a) / max(a, b) with a the distance to a row's own centroid and b to the nearest other (Hruschka et al. 2006;
+Rousseeuw's silhouette with centroids for members). Taken is the smallest number that reaches `CLOSE` of the best:
+copies and near-copies make ever finer clusters ever tighter, and a person who edits a task pool is served by few tasks
+rather than by many.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from scipy.sparse import csr_array
 
-CLOSE = 0.95
-FEWEST = 4
-STEPS = 1.12  # ratio of neighbouring rungs of the ladder: 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 15, 17, ...
-
-
-@dataclass(frozen=True)
-class Cut:
-    """One number of clusters.
-
-    clusters: how many.
-    silhouette: mean over rows, -1 to 1.
-    labels: i64[fine], the cluster of each fine cluster, 0 to clusters - 1, larger clusters first.
-    """
-
-    clusters: int
-    silhouette: float
-    labels: np.ndarray
+CLOSE = 0.97
+FEWEST = 2
+STEPS = 1.12  # ratio of neighbouring rungs of the ladder: 2, 3, ..., 12, 14, 15, 17, 19, ...
 
 
 def merges(centroids: np.ndarray, sizes: np.ndarray) -> np.ndarray:
@@ -78,30 +63,10 @@ def cut(order: np.ndarray, sizes: np.ndarray, clusters: int) -> np.ndarray:
     return rank[label]
 
 
-def choose(vectors: np.ndarray, fine: np.ndarray, order: np.ndarray, sizes: np.ndarray, most: int) -> list[Cut]:
-    """Judge every rung of the ladder.
-
-    Args:
-        vectors: f32[n, d], rows, or a sample of them.
-        fine: i64[n], each row's fine cluster.
-        order: from `merges`.
-        sizes: f64[m], rows of each fine cluster.
-        most: the largest number that may be chosen.
-
-    Returns:
-        One cut per rung, fewest clusters first; `best` says which is taken.
-    """
-    made = []
-    for clusters in ladder(min(most, len(sizes))):
-        labels = cut(order, sizes, clusters)
-        made.append(Cut(clusters, silhouette(vectors, labels[fine], clusters), labels))
-    return made
-
-
-def best(cuts: list[Cut]) -> Cut:
-    """The smallest number whose silhouette reaches `CLOSE` of the best one's."""
-    highest = max(c.silhouette for c in cuts)
-    return next(c for c in cuts if c.silhouette >= CLOSE * highest or c.silhouette == highest)
+def best(silhouettes: list[float]) -> int:
+    """Which rung is taken: the first, hence smallest, whose silhouette reaches `CLOSE` of the best one's."""
+    highest = max(silhouettes)
+    return next(i for i, s in enumerate(silhouettes) if s >= min(CLOSE * highest, highest))
 
 
 def ladder(most: int) -> list[int]:
