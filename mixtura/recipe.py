@@ -415,6 +415,9 @@ class Recipe(Model):
     reference: Sample | None = Field(
         default=None, description="Sample of the base model's training data; else the pool's own."
     )
+    avoid: Sample | None = Field(
+        default=None, description="Rows to move away from, which then leave the pool too; of selectors, nudge heeds it."
+    )
     clean: Clean = Field(default=Clean(), description="Filters and deduplication.")
     embed: Embed = Field(default=Embed(), description="Encoder; used only where a selector needs vectors.")
     select: list[Selection] = Field(min_length=1, description="Selections that feed the mixture.")
@@ -439,10 +442,16 @@ class Recipe(Model):
                 raise ValueError(f"mix.weights must weigh every selection; missing {missing}")
         if self.mix.marks is not None and self.mix.marks.selection is not None:
             _known("mix.marks.selection", [self.mix.marks.selection], set(names))
-        reserved = {"target", "reference"} & known
+        reserved = {"target", "reference", "avoid"} & known
         if reserved:
             raise ValueError(f"sources must not be named {sorted(reserved)}: the words are taken")
         return self
+
+    @property
+    def samples(self) -> dict[str, Sample]:
+        """Rows that show a distribution, by what they are to the mixture; those that the recipe has."""
+        given = {"target": self.target, "reference": self.reference, "avoid": self.avoid}
+        return {role: sample for role, sample in given.items() if sample is not None}
 
     def fingerprint(self) -> str:
         """Digest of everything that the recipe says, as 16 hex digits."""

@@ -118,8 +118,8 @@ def check_words(recipe: Recipe) -> None:
                 next_step="Use rule 'top'",
             )
     _check_marks(recipe)
-    samples = {"target": recipe.target, "reference": recipe.reference}
-    places = {f"sources.{n}": s for n, s in recipe.sources.items()} | {n: s for n, s in samples.items() if s}
+    _check_avoid(recipe)
+    places = {f"sources.{n}": s for n, s in recipe.sources.items()} | recipe.samples
     for where, source in places.items():
         if source.format is not None:
             _word("readers", source.format, f"{where}.format")
@@ -170,6 +170,13 @@ def marker_of(recipe: Recipe) -> Selection | None:
         return next(s for s in recipe.select if s.word == marks.selection)
     # it picks nothing: the budget only makes it a selection like any other
     return Selection(selector=marks.selector or "", name=MARKS, options=marks.options, pick=Pick(budget_rows=1))
+
+
+def _check_avoid(recipe: Recipe) -> None:
+    words = [s.selector for s in recipe.select]
+    if recipe.avoid is not None and not any(selector_of(s).needs.avoid for s in recipe.select):
+        step = "Leave it out, or select with nudge"
+        raise RecipeError("avoid", "must have a selector that heeds it", got=words, next_step=step)
 
 
 def selector_of(selection: Selection) -> Any:

@@ -139,3 +139,17 @@ def test_cover_without_prices_is_one_sentence():
     )
     with pytest.raises(InputError, match="needs a selector that prices its targets"):
         pick(scores, Pick(rule="cover", budget_rows=1), scale="rank", seed=0)
+
+
+def test_a_penalty_moves_rows_whatever_the_prices():
+    """Two kinds served alike; the penalty of one is large: the other is taken whole before any of it."""
+    rng = np.random.default_rng(1)
+    reference, target = kinds(rng, 100, 100)[0], kinds(rng, 30, 30)[0]
+    pool, kind = kinds(rng, 100, 100)
+    market, scores = market_and_scores(pool, reference, target, 0.05)
+    penalty = np.where(kind == 1, 50.0, 0.0)
+    scores = scores.with_columns(score=pl.col("score") - pl.Series(penalty), penalty=pl.Series(penalty))
+    picked = pick(scores, Pick(rule="cover", budget_rows=120), scale="rank", seed=0, market=market)["id"]
+    chosen = kind[picked.cast(pl.Int64).to_numpy()]
+    assert (chosen[:100] == 0).all()
+    assert (chosen[100:] == 1).all()

@@ -150,7 +150,7 @@ def _warnings(recipe: Recipe, estimates: list[Estimate]) -> list[str]:
         for e in estimates
         if e.kept < 0.5 and e.rows
     ]
-    limits = {**recipe.sources, "target": recipe.target, "reference": recipe.reference}
+    limits = {**recipe.sources, **recipe.samples}
     for e in estimates:
         limit = getattr(limits[e.name], "max_quarantine", 1.0)
         if e.broken > limit:

@@ -170,7 +170,7 @@ def _nested(value: Any) -> bool:
 
 
 def _aims(s: Summary) -> str:
-    lines = [_sample("Target", s.target), _sample("Reference", s.reference)]
+    lines = [_sample("Target", s.target), _sample("Reference", s.reference), _sample("Moved away from", s.avoid)]
     lines += [f"Encoder: {md(s.encoder)}."] if s.encoder else []
     return "".join(f"\n\n{line}" for line in lines if line)
 

@@ -35,6 +35,7 @@ class Needs:
     columns: of `rows.ROW`, or `plain`, which is `rows.plain_text`; `id` is always there.
     model: it reads rows with a causal LM; its `Spec` is one of `lm.Spec`, whose `model` names it.
     target_columns: likewise, of the target's rows alone.
+    avoid: it heeds rows to move away from; its `fit` is given them as `avoid`, where the recipe has them.
     """
 
     vectors: bool = False
@@ -42,6 +43,7 @@ class Needs:
     columns: tuple[str, ...] = ()
     model: bool = False
     target_columns: tuple[str, ...] = ()
+    avoid: bool = False
 
     @property
     def of_target(self) -> Needs:

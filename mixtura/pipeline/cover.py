@@ -26,6 +26,7 @@ ENOUGH = 1e-2  # marginal error at which a slice's prices are good enough
 MOST = 2_000  # iterations of a slice
 COSTS = 2_000_000  # numbers of the reference's costs: 2,000 reference rows for 1,000 targets
 COLUMNS = ("targets", "costs")  # of a selector whose scores can be covered with
+PENALTY = "penalty"  # part of the score that no price moves, where a selector gives one
 
 
 @dataclass(frozen=True)
@@ -71,15 +72,17 @@ class Served:
         targets: i32[rows, k], -1 where there are no more.
         costs: f32[rows, k], to each; not read where the target is -1.
         soft: f64[rows], f(x) over all targets under the market's prices.
+        penalty: f64[rows], what else a row costs, whatever the targets' prices; 0 without.
     """
 
     targets: np.ndarray
     costs: np.ndarray
     soft: np.ndarray
+    penalty: np.ndarray | float = 0.0
 
     @classmethod
     def of(cls, scores: pl.DataFrame) -> Served:
-        """From a selector's `score`, `targets` and `costs`."""
+        """From a selector's `score`, `targets`, `costs` and, where it gives one, `penalty`, part of the score."""
         width = max(int(scores["targets"].list.len().max() or 0), 1)  # type: ignore[arg-type]
 
         def padded(column: str, fill: float) -> np.ndarray:
@@ -88,7 +91,9 @@ class Served:
             )
             return found.to_numpy()
 
-        return cls(padded("targets", -1).astype(np.int32), padded("costs", 0.0), -scores["score"].to_numpy())
+        penalty = scores[PENALTY].to_numpy() if PENALTY in scores.columns else 0.0
+        soft = -scores["score"].to_numpy() - penalty
+        return cls(padded("targets", -1).astype(np.int32), padded("costs", 0.0), soft, penalty)
 
 
 class Prices:
@@ -99,7 +104,7 @@ class Prices:
     """
 
     def __init__(self, market: Market, served: Served) -> None:
-        self.market, self.price = market, market.price
+        self.market, self.price, self.penalty = market, market.price, served.penalty
         self.targets = served.targets
         self.costs = np.where(served.targets >= 0, served.costs.astype(np.float64), np.inf)
         with np.errstate(divide="ignore"):
@@ -111,11 +116,12 @@ class Prices:
         self.known = np.minimum(self.share.sum(1), 1.0)
 
     def soft_distance(self) -> np.ndarray:
-        """f64[rows], f(x) of all candidates."""
+        """f64[rows], f(x) of all candidates, with their penalties."""
         change = (self.price - self.market.price) / self.market.epsilon
         theirs = (self.share * change[self.targets]).sum(1)  # k times the mean of the few
         moved = theirs + (1.0 - self.known) * (self.market.weight @ change)
-        return -self.market.epsilon * np.logaddexp(np.logaddexp.reduce(self._logits(), axis=1), self.rest + moved)
+        mass = np.logaddexp(np.logaddexp.reduce(self._logits(), axis=1), self.rest + moved)
+        return self.penalty - self.market.epsilon * mass
 
     def settle(self, rows: np.ndarray, weight: np.ndarray) -> None:
         """Solve the prices again, with picks as mass at the targets that they serve.

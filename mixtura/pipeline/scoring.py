@@ -87,7 +87,14 @@ class Rows:
 
 
 def fit(
-    selected: Selected, *, sample: Rows, target: Rows | None, reference: Rows | None, seed: int, store: Store
+    selected: Selected,
+    *,
+    sample: Rows,
+    target: Rows | None,
+    reference: Rows | None,
+    avoid: Rows | None = None,
+    seed: int,
+    store: Store,
 ) -> Artefact:
     """Fit a selector; the artefact `fitted` holds what it learned, and its facts."""
 
@@ -100,11 +107,12 @@ def fit(
                 target=target and target.read(needs.of_target),
                 reference=reference and reference.read(needs),
                 seed=seed,
+                **({} if avoid is None else {"avoid": avoid.read(needs)}),
             )
         fitted.save(folder)
         return fitted.facts
 
-    inputs = [d for r in (sample, target, reference) for d in (r.digests if r else ["none"])]
+    inputs = [d for r in (sample, target, reference, avoid) for d in (r.digests if r else ["none"])]
     spec = selected.key | {"seed": seed}
     return store.make("fitted", write, inputs=inputs, spec=spec, code=selected.code)
 

@@ -77,7 +77,7 @@ class SelectionFacts:
 
 @dataclass(frozen=True)
 class SampleFacts:
-    """The target or the reference: which files, how many rows."""
+    """The target, the reference or the rows to avoid: which files, how many rows."""
 
     files: tuple[str, ...]  # as the recipe names them
     license: str
@@ -172,6 +172,7 @@ class Summary:
     licenses: dict[str, int] = field(default_factory=dict)  # licence → rows of the mixture
     target: SampleFacts | None = None
     reference: SampleFacts | None = None
+    avoid: SampleFacts | None = None
     encoder: str | None = None  # name and size of the encoder, where one was used
     near_duplicates: str | None = None  # "Jaccard ≥ 0.8 of 5-word shingles", or None: off
     evidence: EvidenceFacts | None = None  # where the recipe was probed

@@ -52,11 +52,19 @@ class Spec(contract.Spec):
     row_weight: str | None = Field(
         None, description="A number in the target rows' other columns (meta) that weighs each row."
     )
+    avoid_weight: Positive = Field(
+        0.5,
+        description="Where the recipe has rows to avoid: what moving away from them counts, where moving toward the "
+        "target counts 1; higher loses target rows that are like them.",
+    )
     max_iterations: PositiveInt = Field(5000, description="Of the solve, which raises where they do not suffice.")
 
 
 class Nudge:
     """score = -f(x), f the dual potential of entropic transport from the reference to the target.
+
+    With rows to avoid, score = -f(x) + w f'(x), f' the potential of transport to them: the steepest descent of the
+    distance to the target less w times the distance to what is avoided. The paper has no such term.
 
     Differs from the paper: the prices are solved on a sample of the reference and pool rows are scored out of sample,
     where the paper solves over the whole pool; the reference may be the model's true training data, where the paper
@@ -65,13 +73,22 @@ class Nudge:
 
     name: ClassVar[str] = "nudge"
     source: ClassVar[str] = "Kang et al. 2024, Get more for less (GOT-D), theorem 1; arXiv:2405.02774"
-    needs: ClassVar[Needs] = Needs(vectors=True, target=True, target_columns=("task", "meta"))
+    needs: ClassVar[Needs] = Needs(vectors=True, target=True, target_columns=("task", "meta"), avoid=True)
     scale: ClassVar[Scale] = "rank"
     rules: ClassVar[tuple[str, ...]] = ("cover", "round_robin")
     Spec: type[Spec] = Spec
 
-    def fit(self, spec: Spec, *, sample: Shard, target: Shard | None, reference: Shard | None, seed: int) -> Fitted:
-        """Solve the prices once.
+    def fit(
+        self,
+        spec: Spec,
+        *,
+        sample: Shard,
+        target: Shard | None,
+        reference: Shard | None,
+        seed: int,
+        avoid: Shard | None = None,
+    ) -> Fitted:
+        """Solve the prices once, and once more for rows to avoid.
 
         Raises:
             InputError: there is no target, or the solve does not converge.
@@ -84,15 +101,7 @@ class Nudge:
         usual = median_cost(x, y)
         epsilon = spec.epsilon * usual
         slack = None if spec.slack is None else spec.slack * usual
-        limits = {"tolerance": spec.tolerance, "max_iterations": spec.max_iterations}
-        prices = solve_prices(x, y, None, weight, epsilon=epsilon, slack=slack, **limits)
-        if not prices.marginal_error <= spec.tolerance:
-            raise InputError(
-                "selector 'nudge'",
-                f"must bring its marginal error to {spec.tolerance:g} within {spec.max_iterations} iterations",
-                got=f"{prices.marginal_error:.2g}",
-                next_step="Raise its option epsilon",
-            )
+        prices = _solved(spec, x, y, weight, epsilon, slack)
         facts = {
             "reference": "the pool's sample" if reference is None else "reference",
             "reference_rows": len(x),
@@ -112,6 +121,11 @@ class Nudge:
             "price": prices.price,
             "target_id": pack_ids(ids),
         }
+        if avoid is not None:
+            away = vectors_of(self.name, self.needs, avoid, "sample of rows to avoid")
+            theirs = _solved(spec, x, away, None, epsilon, slack)
+            arrays |= {"avoid": away, "avoid_price": theirs.price}
+            facts |= {"avoid_rows": len(away), "avoid_marginal_error": theirs.marginal_error}
         return Fitted(arrays, facts)
 
     def score(self, spec: Spec, fitted: Fitted, shard: Shard) -> pl.DataFrame:
@@ -120,6 +134,7 @@ class Nudge:
         The named target is the one that takes the largest `share` of the row, at its `price` (0 on average; higher
         where the reference lacks it) and squared `distance` (0 to 4). `score_without_prices` is what `nearest` gives.
         The lists name the few targets that a row serves, as positions of target rows, with share and squared distance.
+        With rows to avoid there is also `penalty`, which the score is less: minus `avoid_weight` times f'(x).
         """
         x = vectors_of(self.name, self.needs, shard, "shard")
         price = fitted.arrays["price"]
@@ -131,10 +146,11 @@ class Nudge:
         assert found.shares is not None
         assert found.costs is not None
         serves = found.targets >= 0
+        penalty = _penalty(spec, fitted, x)
         return pl.DataFrame(
             {
                 "id": shard.rows["id"],
-                "score": -found.soft,
+                "score": -found.soft - penalty.get(cover.PENALTY, 0.0),
                 "nearest_target_id": unpack_ids(fitted.arrays["target_id"]).gather(found.target),
                 "share": found.share,
                 "price": price[found.target],
@@ -143,8 +159,38 @@ class Nudge:
                 "targets": tables.ragged(found.targets, serves),
                 "shares": tables.ragged(found.shares, serves),
                 "costs": tables.ragged(found.costs, serves),
+                **penalty,
             }
         )
+
+
+def _solved(
+    spec: Spec, x: np.ndarray, y: np.ndarray, weight: np.ndarray | None, epsilon: float, slack: float | None
+) -> Prices:
+    """Prices of y.
+
+    Raises:
+        InputError: the solve does not converge.
+    """
+    limits = {"tolerance": spec.tolerance, "max_iterations": spec.max_iterations}
+    prices = solve_prices(x, y, None, weight, epsilon=epsilon, slack=slack, **limits)
+    if not prices.marginal_error <= spec.tolerance:
+        raise InputError(
+            "selector 'nudge'",
+            f"must bring its marginal error to {spec.tolerance:g} within {spec.max_iterations} iterations",
+            got=f"{prices.marginal_error:.2g}",
+            next_step="Raise its option epsilon",
+        )
+    return prices
+
+
+def _penalty(spec: Spec, fitted: Fitted, x: np.ndarray) -> dict[str, np.ndarray]:
+    """The column `penalty`, f64[n], where there are rows to avoid."""
+    if "avoid" not in fitted.arrays:
+        return {}
+    arrays = fitted.arrays
+    found = soft_distances(x, arrays["avoid"], arrays["avoid_price"], epsilon=fitted.facts["epsilon"])
+    return {cover.PENALTY: -spec.avoid_weight * found.soft}
 
 
 def target_weights(rows: pl.DataFrame, spec: Spec) -> np.ndarray:

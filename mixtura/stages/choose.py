@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import polars.selectors as cs
 
 from mixtura import recipe_file
 from mixtura.errors import InputError
@@ -20,7 +21,7 @@ from mixtura.pipeline.contract import Fitted
 from mixtura.pipeline.hashing import keys
 from mixtura.recipe import Selection
 from mixtura.rows import plain_text
-from mixtura.stages.gather import Drawn, Part, Pool
+from mixtura.stages.gather import Part, Pool
 from mixtura.stages.plan import Plan, Tracker
 from mixtura.store import Artefact, code_version
 
@@ -30,7 +31,7 @@ class Embedded:
     """Vectors of everything, or nothing where no selector needs any.
 
     parts: vectors of each part of the pool, in its order.
-    drawn: vectors of the target's and the reference's sample.
+    drawn: vectors of the target's and the other roles' samples.
     """
 
     encoder: str | None = None
@@ -68,7 +69,7 @@ def embed(plan: Plan, pool: Pool) -> Embedded:
     if not any(recipe_file.selector_of(s).needs.vectors for s in plan.recipe.select):
         return Embedded()
     spec, store = plan.recipe.embed, str(plan.store.root)
-    drawn = _samples(pool)
+    drawn = pool.drawn
     with plan.stage("embed", len(pool.parts) + len(drawn)) as stage:
         encoder = encoder_of(plan, stage, pool)
         files = [(p.path, p.rows.files["rows.parquet"]["sha256"]) for p in pool.parts]
@@ -168,17 +169,13 @@ def draw_pool(plan: Plan, parts: list[Part], rows: int, purpose: str) -> Artefac
     )
 
 
-def _samples(pool: Pool) -> dict[str, Drawn]:
-    return {n: d for n, d in (("target", pool.target), ("reference", pool.reference)) if d is not None}
-
-
 def encoder_of(plan: Plan, stage: Tracker, pool: Pool) -> embedding.Encoder:
     """The encoder that every job loads; a fitted one learns first, from a sample of the pool and the target."""
     spec = plan.recipe.embed
     if spec.encoder != "fitted":
         return embedding.load_encoder(spec, model_path=plan.model(spec.encoder))
     sample = stage.add(draw_pool(plan, pool.of(spec.fit_on), spec.fit_rows, "encoder"))
-    files = [sample] + [d.rows for d in _samples(pool).values()]
+    files = [sample] + [d.rows for d in pool.drawn.values()]
     made = stage.add(
         embedding.fit_encoder(
             spec, _texts(files), seed=plan.recipe.seed, store=plan.store, inputs=[a.digest for a in files]
@@ -204,9 +201,7 @@ def score_with(
     parts = pool.of(selection.sources)
     needed = vectors if selected.selector.needs.vectors else {}
     shards = [_rows(p.rows, "rows.parquet", needed.get(p.path)) for p in parts]
-    drawn = {
-        n: _rows(d.rows, "chosen.parquet", embedded.drawn[n] if needed else None) for n, d in _samples(pool).items()
-    }
+    drawn = {n: _rows(d.rows, "chosen.parquet", embedded.drawn[n] if needed else None) for n, d in pool.drawn.items()}
     sample = draw_pool(plan, parts, plan.recipe.embed.fit_rows, "fit")
     fitted = stage.add(
         scoring.fit(
@@ -214,6 +209,7 @@ def score_with(
             sample=_with_vectors(plan, sample, parts, needed),
             target=drawn.get("target"),
             reference=drawn.get("reference"),
+            avoid=drawn.get("avoid") if selected.selector.needs.avoid else None,
             seed=plan.recipe.seed,
             store=plan.store,
         )
@@ -249,13 +245,14 @@ def _with_vectors(plan: Plan, sample: Artefact, parts: list[Part], vectors: dict
 
 def _pick(plan: Plan, scored: Scored) -> Artefact:
     selection, spec = scored.selection, recipe_file.pick_of(scored.selection)
-    columns = ["id", "score", *(cover.COLUMNS if spec.rule in ("cover", "round_robin") else ())]
+    wanted = ["id", "score", *(cover.COLUMNS if spec.rule in ("cover", "round_robin") else ())]
 
     def write(folder: Path) -> dict[str, Any]:
         frames = [
-            pl.read_parquet(s.file("scores.parquet"), columns=columns).hstack(
-                pl.read_parquet(p.path, columns=["source", "tokens"])
-            )
+            pl.scan_parquet(s.file("scores.parquet"))
+            .select(*wanted, cs.by_name(cover.PENALTY, require_all=False))
+            .collect()
+            .hstack(pl.read_parquet(p.path, columns=["source", "tokens"]))
             for p, s in scored.scores
         ]
         everything = pl.concat(frames)

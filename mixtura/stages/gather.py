@@ -47,7 +47,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Drawn:
-    """The target or the reference: its units and parts, and the sample drawn from them.
+    """The target, the reference or rows to avoid: units and parts, and the sample drawn from them.
 
     rows: artefact `sample` with `chosen.parquet` and `heldout.parquet`, each sorted by id.
     """
@@ -59,12 +59,21 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Pool:
-    """Everything that gathering leaves behind."""
+    """Everything that gathering leaves behind; `drawn` by role: target, reference, avoid."""
 
     units: tuple[Unit, ...]
     parts: tuple[Part, ...]
-    target: Drawn | None
-    reference: Drawn | None
+    drawn: dict[str, Drawn]
+
+    @property
+    def target(self) -> Drawn | None:
+        """What the user wants."""
+        return self.drawn.get("target")
+
+    @property
+    def reference(self) -> Drawn | None:
+        """What the base model was trained on."""
+        return self.drawn.get("reference")
 
     def of(self, sources: list[str] | None) -> list[Part]:
         """Parts of some sources, or of all."""
@@ -72,9 +81,8 @@ class Pool:
 
 
 def sources_of(plan: Plan) -> dict[str, Source]:
-    """Pool sources, then target and reference where the recipe has them."""
-    samples = {"target": plan.recipe.target, "reference": plan.recipe.reference}
-    return {**plan.recipe.sources, **{n: s for n, s in samples.items() if s is not None}}
+    """Pool sources, then target, reference and rows to avoid where the recipe has them."""
+    return {**plan.recipe.sources, **plan.recipe.samples}
 
 
 def ingest(plan: Plan) -> list[Unit]:
@@ -117,19 +125,20 @@ def clean(plan: Plan, units: list[Unit]) -> list[Unit]:
 
 
 def dedup(plan: Plan, units: list[Unit]) -> Pool:
-    """One row per duplicate cluster, over all sources; rows of the target leave the pool; samples are drawn."""
+    """One row per duplicate cluster, over all sources; rows of target and avoid leave the pool; samples are drawn."""
     by_source = {n: [u for u in units if u.source == n] for n in sources_of(plan)}
     pool_units = [u for n in plan.recipe.sources for u in by_source[n]]
     with plan.stage("dedup") as stage:
-        drawn = {n: _draw(plan, stage, n, by_source[n]) for n in ("target", "reference") if n in by_source}
+        drawn = {n: _draw(plan, stage, n, by_source[n]) for n in plan.recipe.samples}
         target = plan.recipe.target
-        protected = [a for u in by_source["target"] for a in u.clean] if target and target.exclude_from_pool else []
+        leave = [n for n in drawn if n == "avoid" or (n == "target" and target and target.exclude_from_pool)]
+        protected = [a for n in leave for u in by_source[n] for a in u.clean]
         parts, found = _unique(plan, stage, pool_units, list(plan.recipe.sources), protected)
         if not sum(p.rows.facts["rows"] for p in parts):
             step = "Loosen clean, or add a source"
             raise InputError("pool", "must keep at least one row", got=found.facts["dropped"], next_step=step)
         stage.line = f"{found.facts['kept']:,} of {found.facts['read']:,} rows kept" + _reasons([found])
-    return Pool(tuple(pool_units), tuple(parts), drawn.get("target"), drawn.get("reference"))
+    return Pool(tuple(pool_units), tuple(parts), drawn)
 
 
 def _unique(
@@ -165,7 +174,7 @@ def _check_ids(parts: list[Part]) -> None:
 
 
 def _draw(plan: Plan, stage: Any, name: str, units: list[Unit]) -> Drawn:
-    """Draw the sample of the target or the reference, and set rows aside, all by hash."""
+    """Draw a role's sample, and set rows aside, all by hash."""
     spec = sources_of(plan)[name]
     assert isinstance(spec, Sample)
     parts, _ = _unique(plan, stage, units, [name], [])

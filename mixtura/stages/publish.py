@@ -70,7 +70,7 @@ class Ingredients:
     def digests(self) -> list[str]:
         """Digests of everything that reaches the mixture's bytes."""
         pool = self.pool
-        drawn = [d for d in (pool.target, pool.reference) if d is not None]
+        drawn = pool.drawn.values()
         units = [u for owner in (pool, *drawn) for u in owner.units]
         return [
             self.mixed.digest,
@@ -202,8 +202,8 @@ def _write_quarantine(folder: Path, plan: Plan, pool: Pool) -> None:
 
 
 def _units(plan: Plan, pool: Pool) -> dict[str, list[Unit]]:
-    """Units of every source, target and reference last."""
-    everything = [*pool.units, *(u for d in (pool.target, pool.reference) if d for u in d.units)]
+    """Units of every source, those of the samples last."""
+    everything = [*pool.units, *(u for d in pool.drawn.values() for u in d.units)]
     return {n: [u for u in everything if u.source == n] for n in sources_of(plan)}
 
 
@@ -223,7 +223,7 @@ def _books(plan: Plan, parts: Ingredients, mixed: pl.DataFrame) -> dict[str, Boo
     scores = {s.rows: s.scores for s in _shards(parts)}
     books: dict[str, Book] = {}
     for name, units in _units(plan, parts.pool).items():
-        drawn = {"target": parts.pool.target, "reference": parts.pool.reference}.get(name)
+        drawn = parts.pool.drawn.get(name)
         owner = parts.pool.parts if drawn is None else drawn.parts
         chapters = _chapters(units, owner, scores)
         if drawn is None:
@@ -247,10 +247,10 @@ def _chapters(units: Sequence[Unit], parts: Sequence[Part], scores: dict[str, di
 
 
 def _drawn_ends(name: str, drawn: Drawn, like: pl.DataFrame) -> pl.DataFrame:
-    """Target rows are written to the mixture's folder; reference rows only show a distribution."""
+    """Target rows are written to the mixture's folder; those of the other samples only show a distribution."""
     ends = {"chosen": ("written", None, "target"), "heldout": ("written", None, "heldout")}
-    if name == "reference":
-        ends = {"chosen": ("dropped", "reference-row", None)}
+    if name != "target":
+        ends = {"chosen": ("dropped", f"{name}-row", None)}
     frames = [
         pl.read_parquet(drawn.rows.file(f"{file}.parquet"), columns=["id"]).with_columns(
             fate=pl.lit(fate), stage=pl.lit("draw"), reason=pl.lit(reason, pl.String), split=pl.lit(split, pl.String)
@@ -287,6 +287,7 @@ def _summary(
         licenses=_tally(written, "license", "unknown"),
         target=_sample_facts(recipe.target, pool.target),
         reference=_sample_facts(recipe.reference, pool.reference),
+        avoid=_sample_facts(recipe.avoid, pool.drawn.get("avoid")),
         encoder=parts.embedded.encoder,
         near_duplicates=near.sentence() if (near := recipe.clean.near_dedup) else None,
         evidence=_evidence(plan),

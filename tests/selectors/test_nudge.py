@@ -6,7 +6,7 @@ import numpy as np
 import ot
 import polars as pl
 import pytest
-from generators import Planted, cats_and_dogs, cut, shard, unit
+from generators import Planted, around, cats_and_dogs, cut, shard, unit
 
 from mixtura.errors import InputError
 from mixtura.pipeline.contract import Fitted, Shard
@@ -222,3 +222,38 @@ def test_strange_vectors_are_answered_or_refused_in_one_sentence():
     narrow = Shard(planted.target.rows, unit(vectors[:, :32]))
     with pytest.raises(InputError, match="as wide as the reference"):
         SELECTOR.fit(Spec(), sample=planted.pool, target=narrow, reference=None, seed=0)
+
+
+def test_rows_to_avoid_push_their_like_away():
+    """Three kinds in equal parts, a target of the first two, the second avoided: the picks are of the first alone."""
+    rng = np.random.default_rng(5)
+    centres = np.eye(3, 16)
+    pool = np.concatenate([around(c, 300, 0.4, rng) for c in centres])
+    target = np.concatenate([around(c, 30, 0.4, rng) for c in centres[:2]])
+    given = {"sample": shard(vectors=pool), "target": shard(vectors=target), "reference": None, "seed": 0}
+    kind = np.repeat(np.arange(3), 300)
+    plain = SELECTOR.score(Spec(), SELECTOR.fit(Spec(), **given), given["sample"])
+    counts = np.bincount(kind[best(plain, 200)], minlength=3)
+    assert counts[2] == 0
+    assert counts[:2].min() > 50, "without it, both kinds of the target are picked"
+    spec = Spec(avoid_weight=0.9)
+    fitted = SELECTOR.fit(spec, **given, avoid=shard(vectors=around(centres[1], 30, 0.4, rng)))
+    out = SELECTOR.score(spec, fitted, given["sample"])
+    assert np.bincount(kind[best(out, 200)], minlength=3).tolist() == [200, 0, 0]
+    assert np.allclose(out["score"] + out["penalty"], plain["score"], atol=1e-6)
+
+
+def test_what_is_avoided_falls_by_the_potential_of_an_independent_solver():
+    """penalty = -w f', f' of POT's log-domain solver from the reference to the avoided rows."""
+    rng = np.random.default_rng(6)
+    pool, target, away = (unit(rng.normal(size=(n, 8))) for n in (80, 12, 9))
+    spec = Spec(avoid_weight=0.5, epsilon=0.5, tolerance=1e-6)
+    given = {"sample": shard(vectors=pool), "target": shard(vectors=target), "reference": None, "seed": 0}
+    fitted = SELECTOR.fit(spec, **given, avoid=shard(vectors=away))
+    penalty = SELECTOR.score(spec, fitted, given["sample"])["penalty"].to_numpy()
+    cost = 2 - 2 * pool.astype(np.float64) @ away.T
+    _, log = ot.sinkhorn(
+        [], [], cost, fitted.facts["epsilon"], method="sinkhorn_log", log=True, stopThr=1e-12, numItermax=20_000
+    )
+    f = fitted.facts["epsilon"] * log["log_u"]
+    assert np.allclose(penalty - penalty.mean(), -0.5 * (f - f.mean()), atol=1e-4)

@@ -111,7 +111,7 @@ def fit(spec: Embed, texts: Sequence[str], folder: Path, *, seed: int) -> dict[s
         raise InputError(
             "encoder 'fitted'",
             "must have rows with words to learn from",
-            got=f"{len(texts)} rows without a letter or digit",
+            got=f"{len(texts)} rows without a letter, digit or sign",
             next_step="Check the sources, or embed.fit_on",
         )
     counts, vocabulary = _read(texts, Features(hashes), spec.max_chars)
