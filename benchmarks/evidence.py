@@ -48,7 +48,6 @@ ARMS: dict[str, dict[str, Any]] = {
     "dsir": {"selector": "dsir"},
     "got-d": {"selector": "nudge", "rule": "got-d"},
     "nudge": {"selector": "nudge"},
-    "nudge-soft": {"selector": "nudge", "options": {"epsilon": 0.3}},
 }
 TARGET_ROWS, HELDOUT_ROWS, REFERENCE_ROWS = 400, 200, 6_000
 
