@@ -195,10 +195,14 @@ def _conclude(
     table(["stage", "seconds"], [(n, f"{s:.1f}") for n, s in seconds.items()], title="Time")
     console.print(f"\n{took:.0f} s in all. What to look at:")
     for selector, result in results.items():
-        console.print(f"  {selector:<8} mixture {relative(result['folder'])}")
-        console.print(f"           report  {relative(result['folder'])}/report.html")
-        console.print(f"           card    {relative(result['card'])}")
-    console.print(f"  recipe   {relative(str(folder / 'nudge.yaml'))}")
+        _show(f"{selector:<8} mixture", result["folder"])
+        _show("         report ", f"{result['folder']}/report.html")
+        _show("         card   ", result["card"])
+    _show("recipe  ", str(folder / "nudge.yaml"))
+
+
+def _show(what: str, path: str) -> None:
+    console.print(f"  {what} {relative(path)}", soft_wrap=True)  # a path that is broken in two cannot be copied
 
 
 def _origins(mixture: Path) -> dict[str, int]:
