@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -25,6 +26,7 @@ COMMON = ["id", "source", "file", "offset", "text", "messages", "chosen"]
 
 def exhibits(plan: Plan, pool: Pool, embedded: Embedded, picked: Sequence[Picked]) -> Exhibits:
     """Everything the report shows beside the summary; a sample by hash where the pool is large."""
+    pool = replace(pool, parts=tuple(pool.of(plan.recipe.chosen_from())))
     frames = {p.scored.selection.word: _scores(p) for p in picked}
     seed = plan.recipe.seed
     ids = {"pool": _drawn(_ids(pool), seed, WORDS)}
