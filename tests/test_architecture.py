@@ -20,14 +20,15 @@ MAY = {
     "generation": {*(CORE - {"recipe_file"}), "pipeline"},
     "toolcalls": {"errors", "verdict"},
     "checks": {"errors", "verdict", "checking", "toolcalls"},
-    "selectors": {*(CORE - {"recipe_file"}), "pipeline", "generation", "toolcalls", "checks"},
+    "mining": {*(CORE - {"recipe_file"}), "generation", "toolcalls"},
+    "selectors": {*(CORE - {"recipe_file"}), "pipeline", "generation", "mining", "toolcalls", "checks"},
     "trainer": {*(CORE - {"recipe_file"}), "pipeline"},
     "stages": {*CORE, "pipeline"},
     "tasks": {*CORE, "pipeline"},
     "propose": {*CORE, "pipeline", "stages", "tasks", "generation"},
     "builders": {*(CORE - {"recipe_file"}), "pipeline", "tasks", "generation"},
     "probe": {*CORE, "pipeline", "stages", "trainer"},
-    "flows": {*CORE, "pipeline", "stages", "trainer", "probe", "generation", "toolcalls", "checks"},
+    "flows": {*CORE, "pipeline", "stages", "trainer", "probe", "generation", "mining", "toolcalls", "checks"},
     "cli": {*CORE, "pipeline", "stages", "trainer", "probe", "flows", "tasks", "propose"},
 }
 # a heavy library → the only places that may import it

@@ -137,7 +137,7 @@ def mix(plan: Plan, pool: Pool, picked: list[Picked]) -> Artefact:
 
 
 def language_model(plan: Plan, selection: Selection) -> lm.Located | None:
-    """The causal LM that a selection's options name; None where its selector needs none.
+    """The causal LM that a selection's options name; None where its selector needs none, or where a server has it.
 
     Raises:
         InputError: no such model, pickled weights, or no such device.
@@ -145,6 +145,8 @@ def language_model(plan: Plan, selection: Selection) -> lm.Located | None:
     if not recipe_file.selector_of(selection).needs.model:
         return None
     spec: Any = recipe_file.spec_of(selection)
+    if getattr(spec, "server", None):
+        return None
     where = "mix.marks" if selection not in plan.recipe.select else f"select.{selection.word}"
     return lm.locate(spec, plan.model(spec.model), key=f"{where}.options.model")
 

@@ -381,6 +381,16 @@ def _rule_facts(pick: Pick) -> dict[str, Any]:
     return pick.model_dump(mode="json", exclude_none=True, exclude=idle)
 
 
+def _said_of_scores(picked: Picked) -> dict[str, Any]:
+    """What the selector says of all its scores together, where it says anything."""
+    selection = picked.scored.selection
+    summary = getattr(recipe_file.selector_of(selection), "summary", None)
+    if summary is None:
+        return {}
+    scores = pl.concat([pl.read_parquet(s.file("scores.parquet")) for _, s in picked.scored.scores])
+    return summary(recipe_file.spec_of(selection), scores)
+
+
 def _selection_facts(picked: Picked) -> SelectionFacts:
     selection, facts = picked.scored.selection, picked.picks.facts
     selector = recipe_file.selector_of(selection)
@@ -395,7 +405,7 @@ def _selection_facts(picked: Picked) -> SelectionFacts:
         picked_rows=facts["rows"],
         picked_tokens=facts["tokens"],
         by_source={s: Tally(**t) for s, t in facts["by_source"].items()},
-        facts=picked.scored.fitted.facts,
+        facts=picked.scored.fitted.facts | _said_of_scores(picked),
     )
 
 
