@@ -39,14 +39,14 @@ def spec_of(selector: Any, **changed: Any) -> Any:
     """The default options, and a language model where the selector reads with one."""
     given = {"model": tiny_lm()} if selector.needs.model else {}
     if selector.name == "deficiency":
-        given |= {"check": "exact", "samples": 2, "answer_tokens": 3, "sample_rows": 20}
+        given |= {"check": "exact", "samples": 1, "answer_tokens": 2, "sample_rows": 5}
     return selector.Spec(**given, **changed)
 
 
 def pool_for(selector: Any, **options: Any) -> Planted:
     """Two topics, as conversations where the selector reads those."""
     if selector.name == "deficiency":  # each row costs samples
-        options = {"pool_rows": 60, "wanted_rows": 12} | options
+        options = {"pool_rows": 30, "wanted_rows": 8} | options
     planted = two_topics(**options)
     if "messages" not in selector.needs.columns:
         return planted
