@@ -17,7 +17,17 @@ import re
 import unicodedata
 from typing import Any
 
-from mixtura.toolcalls.call import MAX_CALLS, MAX_DEPTH, MAX_DIGITS, Call, Unreadable, bounded, no_surrogate
+from mixtura.toolcalls.call import (
+    MAX_ARGUMENTS,
+    MAX_CALLS,
+    MAX_DEPTH,
+    MAX_DIGITS,
+    Call,
+    Unreadable,
+    bounded,
+    checked,
+    no_surrogate,
+)
 
 BLANK = re.compile(r"\s*")
 NAME = re.compile(r"[^\W\d][\w-]*(?:\.[^\W\d][\w-]*)*(?=\s*\()")  # of a tool, as Python or OpenAI allow it
@@ -147,9 +157,11 @@ class _Reader:
                 arguments[key] = value
             if closed:
                 break
+            if len(positional) > MAX_ARGUMENTS:
+                raise Unreadable(f"a call has more than {MAX_ARGUMENTS} arguments")
         else:
             self.at += 1
-        return Call(name[0].strip(), arguments, tuple(positional))
+        return checked(Call(name[0].strip(), arguments, tuple(positional)))
 
     def comma_or(self, closing: str) -> bool:
         """Past a comma, or past the closing bracket: then True. A comma may stand before the bracket."""
