@@ -94,6 +94,9 @@ class _Reader:
 
     def blank(self) -> str:
         """Skip white space; the next character, or ''."""
+        here = self.text[self.at : self.at + 1]
+        if "!" <= here <= "~":  # nearly always there is none
+            return here
         self.at = BLANK.match(self.text, self.at).end()  # type: ignore[union-attr]
         return self.text[self.at : self.at + 1]
 
