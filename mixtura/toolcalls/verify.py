@@ -116,7 +116,7 @@ class _CallVerifier:
         self.accepted = expected.arguments
         self.schemas = tool.arguments.properties if tool else {}
         self.required = sorted(tool.arguments.required) if tool else []
-        self.optional = [k for k, a in expected.arguments.items() if not a.omittable and k not in self.required]
+        self.optional = sorted(k for k, a in expected.arguments.items() if not (a.omittable or k in self.required))
         self.demanded = frozenset([*self.required, *self.optional])
         self.golds = {
             k: (folded(a) if self.fold else a, self.schemas.get(k, ANYTHING))
