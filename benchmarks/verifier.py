@@ -65,7 +65,11 @@ def measure(*, quick: bool, data: Path | None, repository: Path | None, seed: in
     real = cases(data) if data else []
     oracle = load_oracle(repository) if repository else None
     found = speeds(real or made_up(2000), oracle)
-    found |= agreement(real, oracle, seed=seed, most=12 if quick else 24) if real and oracle else {}
+    found |= (
+        agreement(real, oracle, seeds=range(seed, seed + (1 if quick else 3)), most=12 if quick else 24)
+        if real and oracle
+        else {}
+    )
     return {"verifier_agreement": None} | found | stand(20_000 if quick else 100_000, seed)
 
 
@@ -146,23 +150,32 @@ def _slope(points: Sequence[tuple[float, float]]) -> float:
     return sum((a - x) * (b - y) for a, b in points) / sum((a - x) ** 2 for a, _ in points)
 
 
-def agreement(questions: Sequence[Case], oracle: Oracle, *, seed: int, most: int) -> dict[str, Any]:
-    """How often both say valid or both invalid, on golds and on mutants; each difference with its reason."""
+def agreement(questions: Sequence[Case], oracle: Oracle, *, seeds: Sequence[int], most: int) -> dict[str, Any]:
+    """How often both say valid or both invalid, on golds and on mutants; each difference with its reason.
+
+    Args:
+        questions: with the leaderboard's own golds.
+        oracle: its checker.
+        seeds: of the mutants, each up to `most` of a case; a mutant that two seeds make counts once.
+        most: mutants of a case and a seed.
+    """
     alike: Counter[bool] = Counter()
     alike_refused: Counter[bool] = Counter()
     same_class: Counter[bool] = Counter()
     differences: dict[str, list[tuple[str, str]]] = defaultdict(list)
     classes: Counter[str] = Counter()
-    golds, fewest = Counter(), most
+    golds: Counter[tuple[bool, bool]] = Counter()
+    fewest, valid = most, 0
     for case in questions:
         verifier = Verifier(case.question.tools, case.question.expected)
         golds[verifier.verdict(gold(case.question)).passed, oracle(case, gold(case.question)).valid] += 1
-        made = mutants(case.question, seed, most)
+        made = list({m.text: m for seed in seeds for m in mutants(case.question, seed, most)}.values())
         fewest = min(fewest, len(made))
         for mutant in made:
             ours, theirs = verifier.verdict(mutant.text), oracle(case, mutant.text)
             refused = mutant.change.endswith(REFUSED)
             (alike_refused if refused else alike)[ours.passed == theirs.valid] += 1
+            valid += theirs.valid
             classes[ours.error] += 1
             if ours.passed != theirs.valid:
                 differences[_why(mutant.change)].append((case.question.id, mutant.text))
@@ -178,6 +191,7 @@ def agreement(questions: Sequence[Case], oracle: Oracle, *, seed: int, most: int
         "verifier_golds_nobody_passes": golds[False, False],
         "verifier_golds_judged_differently": golds[True, False] + golds[False, True],
         "verifier_mutants": everything.total(),
+        "verifier_mutants_valid": valid,
         "verifier_fewest_mutants_of_a_case": fewest,
     }
 
@@ -193,7 +207,14 @@ def _why(change: str) -> str:
     return WHY.get(change.rpartition(": ")[2], FOLDING)
 
 
-def _tell(golds, alike, alike_refused, same_class, classes, differences) -> None:
+def _tell(
+    golds: Counter[tuple[bool, bool]],
+    alike: Counter[bool],
+    alike_refused: Counter[bool],
+    same_class: Counter[bool],
+    classes: Counter[str],
+    differences: dict[str, list[tuple[str, str]]],
+) -> None:
     both, total = golds[True, True], golds.total()
     print(f"golds: {both} of {total} pass in both, {golds[False, False]} in neither", flush=True)
     print(f"mutants without code: {alike[True]} of {alike.total()} judged alike ({alike[True] / alike.total():.4%})")
