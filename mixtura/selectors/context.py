@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 import numpy as np
 import polars as pl
@@ -77,6 +77,10 @@ class Context:
     scale: ClassVar[Scale] = "threshold"
     Spec: type[Spec] = Spec
 
+    def turn_columns(self, spec: Spec) -> tuple[str, ...]:
+        """Columns with a score for each answer: the one that the recipe wants, and all others that were measured."""
+        return ("turn_scores", *(name for name in _measured(spec) if name in get_args(Column)))
+
     def fit(self, spec: Spec, *, sample: Shard, target: Shard | None, reference: Shard | None, seed: int) -> Fitted:
         """Find the strongest heads, and how scores are spread over the sample; target and reference play no part.
 
@@ -124,7 +128,6 @@ class Context:
         rows = rows_of(self.name, self.needs, shard, "shard")
         heads = [(int(layer), int(head)) for layer, head in fitted.arrays["heads"]]
         found = _survey(spec, _reader(spec), heads).measure(conversations(rows))
-        names = list(dict.fromkeys(c for m in sorted(spec.measured) for c in GIVES[m]))
         scores = [max((v[spec.score] for v in m.values.values()), default=UNSCORED) for m in found]
         reasons = [[m.unscored.get(t) for t in m.turns] for m in found]
         return pl.DataFrame(
@@ -135,9 +138,14 @@ class Context:
                 _per_turn("turn_scores", found, spec.score),
                 pl.Series("unscored", reasons, dtype=pl.List(pl.String)),
                 _per_turn("answer_tokens", found, "answer_tokens", pl.Int32),
-                *(_per_turn(name, found, name) for name in names),
+                *(_per_turn(name, found, name) for name in _measured(spec)),
             ]
         )
+
+
+def _measured(spec: Spec) -> list[str]:
+    """Names of the columns that the options ask for, each once."""
+    return list(dict.fromkeys(c for m in sorted(spec.measured) for c in GIVES[m]))
 
 
 def _reader(spec: Spec) -> AttentionReader:

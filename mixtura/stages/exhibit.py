@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from typing import Any, cast
 
 import numpy as np
 import polars as pl
@@ -12,9 +12,10 @@ from mixtura.pipeline.embed import read_vectors
 from mixtura.pipeline.hashing import keys
 from mixtura.pipeline.report.exhibits import Exhibits, ShownRow, nearest_target, telling_words
 from mixtura.pipeline.report.map import project
-from mixtura.rows import plain_text
+from mixtura.rows import Message, plain_text
 from mixtura.stages.choose import Embedded, Picked
 from mixtura.stages.gather import Pool
+from mixtura.stages.mark import Marked
 from mixtura.stages.plan import Plan
 
 POINTS = {"pool": 800, "target": 250, "pick": 450}  # 1,500 in all: t-SNE on one thread takes seconds
@@ -24,9 +25,10 @@ SHOWN = 6  # rows of each kind in full
 COMMON = ["id", "source", "file", "offset", "text", "messages", "chosen"]
 
 
-def exhibits(plan: Plan, pool: Pool, embedded: Embedded, picked: Sequence[Picked]) -> Exhibits:
+def exhibits(
+    plan: Plan, pool: Pool, embedded: Embedded, picked: Sequence[Picked], marked: Marked | None = None
+) -> Exhibits:
     """Everything the report shows beside the summary; a sample by hash where the pool is large."""
-    pool = replace(pool, parts=tuple(pool.of(plan.recipe.chosen_from())))
     frames = {p.scored.selection.word: _scores(p) for p in picked}
     seed = plan.recipe.seed
     ids = {"pool": _drawn(_ids(pool), seed, WORDS)}
@@ -42,7 +44,32 @@ def exhibits(plan: Plan, pool: Pool, embedded: Embedded, picked: Sequence[Picked
     if embedded.parts and target is not None:
         points, likeness = _space(plan, pool, embedded, ids, texts, target)
     prices = {p.scored.selection.word: _prices(p, frames[p.scored.selection.word], seed) for p in picked if _priced(p)}
-    return Exhibits(scores=frames, points=points, rows=rows, words=words, likeness=likeness, prices=prices)
+    marks = None if marked is None else marked.answers.filter(pl.col("score").is_not_null())
+    border = {} if marks is None or marked is None else _border(pool, marks, marked.spec.indicator)
+    return Exhibits(frames, points, rows, words, likeness=likeness, prices=prices, marks=marks, border=border)
+
+
+def _border(pool: Pool, answers: pl.DataFrame, indicator: str) -> dict[str, list[ShownRow]]:
+    """The lowest marked answers and the highest that are not, with what the user said last, as it was written."""
+    sides = {
+        "marked": answers.filter("marked").sort("score", "id", "turn").head(SHOWN),
+        "not marked": answers.filter(~pl.col("marked")).sort(["score", "id", "turn"], descending=[True, False, False])
+        .head(SHOWN),
+    }  # fmt: skip
+    texts = _fetch(pool, pl.concat([f["id"] for f in sides.values()]).unique())
+    rows = {r["id"]: r for r in texts.iter_rows(named=True)}
+    return {side: [_answer(a, rows[a["id"]], indicator) for a in f.iter_rows(named=True)] for side, f in sides.items()}
+
+
+def _answer(answer: Mapping[str, Any], row: Mapping[str, Any], indicator: str) -> ShownRow:
+    turns = [dict(t) for t in (row["messages"] or []) + (row["chosen"] or [])]
+    if answer["marked"]:
+        turns[answer["place"]]["content"] += f" {indicator}"
+    first = answer["turn"] if answer["place"] is None else answer["place"]
+    shown = cast("tuple[Message, ...]", tuple(turns[first : answer["turn"] + 1]))
+    why = {"answer": f"turn {answer['turn'] + 1} of {len(turns)}"}
+    origin = f"{row['file']} @ {row['offset']}"
+    return ShownRow(row["id"], row["source"], answer["score"], "", None, why, shown, origin)
 
 
 def _scores(picked: Picked) -> pl.DataFrame:

@@ -1,4 +1,4 @@
-"""The indicator of a mixture's marks as one token of the model: conditional fine-tuning (Wang et al. 2024, section 3.2).
+"""The indicator of a mixture's marks as one token of the model (conditional fine-tuning: Wang et al. 2024, section 3.2).
 
 The new token starts as the mean of the tokens that the model knows, in the input and in the output embedding. Its
 first logit is then the mean of the others, so its probability is at most 1 / (V + 1) of any distribution that the
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import AddedToken
+from transformers import AddedToken
 
 from mixtura.errors import InputError
 from mixtura.trainer.model import Loaded

@@ -104,6 +104,28 @@ def test_the_card_says_how_to_use_the_indicator(base):
     assert "a control" in (run(base, BY_SELECTOR | {"control": "length"}).folder / "README.md").read_text()
 
 
+def test_the_report_shows_the_spread_each_source_and_both_sides_of_the_border(base):
+    """Answers end in their scores, so the page can be held against the files."""
+    made = run(base, BY_SELECTOR)
+    page = (made.folder / "report.html").read_text()
+    section = page.split('<section id="marks">')[1].split("</section>")[0]
+    total = made.summary.marks.total
+    assert f"{total.marked:,} of {total.scored:,} scored answers" in section
+    assert section.count("<svg") == 1
+    for source, tally in made.summary.marks.by_source.items():
+        assert f"<bdi>{source}</bdi></th><td>{tally.answers:,}</td><td>{tally.scored:,}</td>" in section
+    flat = rows_of(made).drop("score").explode("marks").unnest("marks").drop_nulls("score").sort("score")
+    chosen, rest = (flat.filter(pl.col("marked") == m) for m in (True, False))
+    above, below = section.split("At the border: not marked")
+    for side, frame in ((above, chosen.head(6)), (below, rest.tail(6))):
+        assert side.count('<article class="row">') == 6
+        for row in frame.iter_rows(named=True):
+            assert row["messages"][row["turn"]]["content"] in side
+            assert row["messages"][row["turn"] - 1]["content"] in side, "as it was written, the indicator with it"
+    assert above.count("[IND]</div>") == 6
+    assert "[IND]</div>" not in below
+
+
 @pytest.mark.parametrize("marks", [{"share": 0.3, "control": "length"}, {"threshold": 0.35}])
 def test_the_cut_into_shards_changes_no_byte(base, marks, tmp_path):
     marks = {"selector": "scripted_turns", **marks}

@@ -147,3 +147,10 @@ def test_a_layer_that_is_not_there_is_refused():
         InputError, match="option layer must be a layer of LlamaForCausalLM with attention: 0 to 1; got 5"
     ):
         scores(layer=5)
+
+
+def test_marks_may_be_made_by_every_score_that_is_measured_and_by_no_other_column():
+    assert SELECTOR.turn_columns(Spec(model="m", score="gain")) == (
+        "turn_scores", "raw", "lift", "sinkless", "share", "head", "mean", "gain",
+    )  # fmt: skip
+    assert SELECTOR.turn_columns(Spec(model="m", score="gain", measures=("gain",))) == ("turn_scores", "gain")

@@ -20,7 +20,7 @@ import polars as pl
 from markupsafe import Markup
 
 from mixtura.pipeline import wording
-from mixtura.pipeline.report import gains, market, plots
+from mixtura.pipeline.report import gains, marked, market, plots
 from mixtura.pipeline.report import map as row_map
 from mixtura.pipeline.report.exhibits import GROUPS, Exhibits, ShownRow, nearest_target, telling_words
 from mixtura.pipeline.report.map import project
@@ -81,6 +81,8 @@ def render_report(summary: Summary, exhibits: Exhibits) -> str:
             moves={unit: moves(summary, marks, unit) for unit in ("rows", "tokens")},
             likeness=likeness(exhibits, marks),
             evidence=gains.told(summary.evidence, marks) if summary.evidence else None,
+            marked=marked.told(summary.marks, exhibits) if summary.marks else None,
+            border={side: [_row(r, 4_000) for r in rows] for side, rows in exhibits.border.items()},
             words=words(exhibits, marks),
             scores={x.name: scores(exhibits, x.name, marks) for x in summary.selections},
             markets={n: market.draw(f, marks[n]) for n, f in exhibits.prices.items() if f.height and n in marks},

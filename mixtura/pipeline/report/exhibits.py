@@ -48,6 +48,8 @@ class Exhibits:
         words: from `telling_words`: `word`, then rates per 1,000 words in `pool`, `target` and each selection.
         prices: selection → columns `id` str, `price` f64, `distance` f32 (squared), `picked` bool, of a sample of the
             rows that were not picked and of those that were; only selections whose scores have prices.
+        marks: of every answer with a score `score` f32 or f64 and `marked` bool. None: the recipe marks none.
+        border: `marked`, `not marked` → answers next to the border, nearest first; each shows the user's last message.
         likeness: `group` (`pool`, `target`, or a selection), `similarity` f32: cosine to the nearest target row, from
             `nearest_target`. None: no vectors or no target.
     """
@@ -58,6 +60,8 @@ class Exhibits:
     words: pl.DataFrame | None = None
     likeness: pl.DataFrame | None = None
     prices: dict[str, pl.DataFrame] = field(default_factory=dict)
+    marks: pl.DataFrame | None = None
+    border: dict[str, list[ShownRow]] = field(default_factory=dict)
 
 
 def nearest_target(vectors: np.ndarray, target: np.ndarray, *, same: bool = False) -> np.ndarray:

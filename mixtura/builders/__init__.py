@@ -1,1 +1,0 @@
-"""One file per builder; a recipe names it by its file stem."""
