@@ -26,7 +26,7 @@ from benchmarks.dedup import ONE_THREAD
 
 R = TypeVar("R")
 SELECTORS = ("uniform", "nearest", "dsir", "nudge", "tsds")
-WITH_A_MODEL = ("context", "perplexity", "rds")  # not here: their cost is the causal LM's, in LOG.md
+WITH_A_MODEL = ("context", "perplexity", "rds", "deficiency")  # not here: their cost is the causal LM's, in LOG.md
 BUDGET_SHARE = 0.1  # of the pool's rows, by each selector
 BOUNDED = ("embed fit", "report")  # they see a sample of fixed size, however large the pool is
 ROOT = Path(__file__).resolve().parent.parent

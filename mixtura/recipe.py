@@ -162,6 +162,20 @@ class Embed(Model):
     )
 
 
+class Build(Model):
+    """A builder that makes new rows out of rows; what it makes is a source of its own, under the build's name."""
+
+    builder: Word = Field(description="The builder's word, such as twins.")
+    name: Word | None = Field(default=None, description="Names the rows it makes; by default the builder's word.")
+    sources: Globs = Field(description="Sources, or builds above this one, whose rows it reads.")
+    options: dict[str, Any] = Field(default_factory=dict, description="Options of the builder.")
+
+    @property
+    def word(self) -> str:
+        """The name that its rows go by."""
+        return self.name or self.builder
+
+
 class Cap(Model):
     """The most one source may take of a selection's picks."""
 
@@ -215,7 +229,9 @@ class Selection(Model):
     selector: Word = Field(description="The selector's word, such as nudge.")
     name: Word | None = Field(default=None, description="Name of this selection; by default the selector's word.")
     options: dict[str, Any] = Field(default_factory=dict, description="Options of the selector.")
-    sources: list[str] | None = Field(default=None, description="Choose from these sources only; by default from all.")
+    sources: list[str] | None = Field(
+        default=None, description="Choose from these sources or builds only; by default from all that no build reads."
+    )
     pick: Pick = Field(description="Budget and rule.")
 
     @property
@@ -419,6 +435,7 @@ class Recipe(Model):
         default=None, description="Rows to move away from, which then leave the pool too; of selectors, nudge heeds it."
     )
     clean: Clean = Field(default=Clean(), description="Filters and deduplication.")
+    build: list[Build] = Field(default_factory=list, description="Builders, in order: new rows out of rows.")
     embed: Embed = Field(default=Embed(), description="Encoder; used only where a selector needs vectors.")
     select: list[Selection] = Field(min_length=1, description="Selections that feed the mixture.")
     mix: Mix = Field(default=Mix(), description="Weights and splits.")
@@ -431,11 +448,11 @@ class Recipe(Model):
         names = [s.word for s in self.select]
         if len(set(names)) != len(names):
             raise ValueError(f"select must have a different name for each selection; got {names}")
-        known = set(self.sources)
+        known = self._with_builds()
         for selection in self.select:
             _known(f"select.{selection.word}.sources", selection.sources or [], known)
             _known(f"select.{selection.word}.pick.caps", [c for c in selection.pick.caps if c != "*"], known)
-        _known("embed.fit_on", self.embed.fit_on or [], known)
+        _known("embed.fit_on", self.embed.fit_on or [], set(self.sources))
         if self.mix.weights is not None:
             _known("mix.weights", list(self.mix.weights), set(names))
             if missing := sorted(set(names) - set(self.mix.weights)):
@@ -452,6 +469,30 @@ class Recipe(Model):
         """Rows that show a distribution, by what they are to the mixture; those that the recipe has."""
         given = {"target": self.target, "reference": self.reference, "avoid": self.avoid}
         return {role: sample for role, sample in given.items() if sample is not None}
+
+    def _with_builds(self) -> set[str]:
+        """Names of sources and builds; each build reads what stands before it, and takes a name of its own."""
+        known = set(self.sources)
+        for build in self.build:
+            _known(f"build.{build.word}.sources", build.sources, known)
+            if build.word in known:
+                raise ValueError(f"build must have names that no source and no other build has; got {build.word!r}")
+            known.add(build.word)
+        return known
+
+    def pool_names(self) -> list[str]:
+        """Names that rows of the pool go by: sources, then builds, in the recipe's order."""
+        return [*self.sources, *(b.word for b in self.build)]
+
+    def sources_of(self, selection: Selection) -> list[str]:
+        """What a selection may choose from: what it names, else everything that no build reads."""
+        read = {name for b in self.build for name in b.sources}
+        return selection.sources or [n for n in self.pool_names() if n not in read]
+
+    def chosen_from(self) -> list[str]:
+        """Sources and builds that some selection may choose from; the others only serve builds."""
+        open_names = {n for s in self.select for n in self.sources_of(s)}
+        return [n for n in self.pool_names() if n in open_names]
 
     def fingerprint(self) -> str:
         """Digest of everything that the recipe says, as 16 hex digits."""

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from mixtura import registry
 from mixtura.errors import InputError, RecipeError, nearest
-from mixtura.recipe import Pick, Recipe, Selection
+from mixtura.recipe import Build, Pick, Recipe, Selection
 
 MAX_BYTES = 1 << 20
 MAX_NODES = 100_000  # after aliases are expanded: a YAML bomb grows here, not in the file
@@ -119,6 +119,9 @@ def check_words(recipe: Recipe) -> None:
             )
     _check_marks(recipe)
     _check_avoid(recipe)
+    for i, made in enumerate(recipe.build):
+        _word("builders", made.builder, f"build.{i}.builder")
+        builder_spec_of(made, f"build.{i}")
     places = {f"sources.{n}": s for n, s in recipe.sources.items()} | recipe.samples
     for where, source in places.items():
         if source.format is not None:
@@ -169,7 +172,10 @@ def marker_of(recipe: Recipe) -> Selection | None:
     if marks.selection is not None:
         return next(s for s in recipe.select if s.word == marks.selection)
     # it picks nothing: the budget only makes it a selection like any other
-    return Selection(selector=marks.selector or "", name=MARKS, options=marks.options, pick=Pick(budget_rows=1))
+    return Selection(
+        selector=marks.selector or "", name=MARKS, options=marks.options, pick=Pick(budget_rows=1),
+        sources=recipe.chosen_from(),
+    )  # fmt: skip
 
 
 def _check_avoid(recipe: Recipe) -> None:
@@ -203,6 +209,24 @@ def spec_of(selection: Selection, where: str = "select") -> BaseModel:
         raise explain(e, selection.options, f"{where}.options.", selector.Spec) from None
 
 
+def builder_of(build: Build) -> Any:
+    """The builder object behind a build's word."""
+    return registry.find("builders", build.builder)
+
+
+def builder_spec_of(build: Build, where: str = "build") -> BaseModel:
+    """The builder's options as its own model.
+
+    Raises:
+        RecipeError: an unknown or impossible option.
+    """
+    builder = builder_of(build)
+    try:
+        return builder.Spec.model_validate(build.options)
+    except ValidationError as e:
+        raise explain(e, build.options, f"{where}.options.", builder.Spec) from None
+
+
 def resolved_yaml(recipe: Recipe) -> str:
     """The recipe with every default written out; `${NAME}` stays unexpanded, so no secret and no machine enters."""
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=110)
@@ -227,20 +251,24 @@ def environment(recipe: Recipe) -> dict[str, str]:
 
 
 def schema() -> dict[str, Any]:
-    """JSON Schema (2020-12) of a recipe, with each installed selector's options under its word."""
+    """JSON Schema (2020-12) of a recipe, with each installed selector's and builder's options under its word."""
     tree = Recipe.model_json_schema()
     tree["$schema"] = "https://json-schema.org/draft/2020-12/schema"
-    selection = tree["$defs"]["Selection"]
-    selection["properties"]["selector"]["enum"] = list(registry.words("selectors"))
-    selection["allOf"] = [_options_rule(word, tree["$defs"]) for word in registry.words("selectors")]
+    places: tuple[tuple[registry.Kind, str, str], ...] = (
+        ("selectors", "Selection", "selector"), ("builders", "Build", "builder"),
+    )  # fmt: skip
+    for kind, model, key in places:
+        entry = tree["$defs"][model]
+        entry["properties"][key]["enum"] = list(registry.words(kind))
+        entry["allOf"] = [_options_rule(kind, key, word, tree["$defs"]) for word in registry.words(kind)]
     return tree
 
 
-def _options_rule(word: str, definitions: dict[str, Any]) -> dict[str, Any]:
-    options = registry.find("selectors", word).Spec.model_json_schema(ref_template="#/$defs/{model}")
+def _options_rule(kind: registry.Kind, key: str, word: str, definitions: dict[str, Any]) -> dict[str, Any]:
+    options = registry.find(kind, word).Spec.model_json_schema(ref_template="#/$defs/{model}")
     definitions |= options.pop("$defs", {})
     return {
-        "if": {"properties": {"selector": {"const": word}}},
+        "if": {"properties": {key: {"const": word}}},
         "then": {"properties": {"options": options}},
     }
 

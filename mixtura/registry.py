@@ -1,8 +1,8 @@
-"""Find a selector, a reader or a check by its word.
+"""Find a selector, a builder, a reader or a check by its word.
 
-A built-in's word is its file's stem; a user's own comes by entry point (`mixtura.selectors`, `mixtura.readers`,
-`mixtura.checks`), whose value is a module. All enter by the same door: a module with the one public name that
-`OFFERS` lists.
+A built-in's word is its file's stem; a user's own comes by entry point (`mixtura.selectors`, `mixtura.builders`,
+`mixtura.readers`, `mixtura.checks`), whose value is a module. All enter by the same door: a module with the one public
+name that `OFFERS` lists.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ from typing import Any, Literal
 
 from mixtura.errors import InputError, nearest
 
-Kind = Literal["selectors", "readers", "checks"]
+Kind = Literal["selectors", "builders", "readers", "checks"]
 HOMES: dict[Kind, str] = {
     "selectors": "mixtura.selectors",
+    "builders": "mixtura.builders",
     "readers": "mixtura.pipeline.readers",
     "checks": "mixtura.checks",
 }
-OFFERS: dict[Kind, str] = {"selectors": "SELECTOR", "readers": "READER", "checks": "CHECK"}
+OFFERS: dict[Kind, str] = {"selectors": "SELECTOR", "builders": "BUILDER", "readers": "READER", "checks": "CHECK"}
 
 
 @cache
@@ -55,7 +56,7 @@ def module_of(kind: Kind, word: str) -> ModuleType:
 
 
 def find(kind: Kind, word: str) -> Any:
-    """The object that a word's module offers (`SELECTOR`, `READER` or `CHECK`).
+    """The object that a word's module offers (`SELECTOR`, `BUILDER`, `READER` or `CHECK`).
 
     Raises:
         InputError: no such word, or its module does not offer the object.

@@ -45,7 +45,8 @@ ROW = pa.schema(
         pa.field("license", pa.string()),
         pa.field("split_group", pa.string()),  # null: the row stands alone
         pa.field("tokens", pa.int32()),  # set by clean
-        pa.field("meta", pa.string()),  # JSON: the columns that the recipe did not map
+        pa.field("meta", pa.string()),  # JSON: the columns that the recipe did not map, or what a builder says of it
+        pa.field("parents", pa.list_(pa.string())),  # ids of the rows that a builder made it of; null: it was read
     ]
 )
 

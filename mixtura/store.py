@@ -34,6 +34,18 @@ CHUNK = 4 << 20
 _PEEKING: ContextVar[bool] = ContextVar("peeking", default=False)
 
 
+_HOME: ContextVar[Path | None] = ContextVar("home", default=None)
+
+
+def home() -> Path | None:
+    """Root of the store whose artefact is being made; None outside `Store.make`.
+
+    What costs much and is made piece by piece, such as a model's replies, may be kept beneath it: then a run that is
+    killed in the middle of an artefact loses nothing.
+    """
+    return _HOME.get()
+
+
 class NotMade(Exception):
     """Inside `peeking`: the artefact is not there, and was not made."""
 
@@ -139,6 +151,7 @@ class Store:
             raise NotMade(kind)
         draft = self.root / "tmp" / f"{kind}-{key[:12]}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         draft.mkdir(parents=True)
+        token = _HOME.set(self.root)
         try:
             facts = write(draft)
             files = {str(p.relative_to(draft)): seal(p) for p in sorted(draft.rglob("*")) if p.is_file()}
@@ -162,6 +175,7 @@ class Store:
                     raise
             sync_folder(final.parent)
         finally:
+            _HOME.reset(token)
             shutil.rmtree(draft, ignore_errors=True)
         # what its manifest says, as a later run will find it: facts in another order would be other bytes downstream
         made = self.find(kind, key)

@@ -12,6 +12,8 @@ from typing import Any
 
 from mixtura.errors import shortened
 
+MOST = 10  # failures that a sentence tells
+
 
 @dataclass(frozen=True, slots=True)
 class Failure:
@@ -69,7 +71,10 @@ class Verdict:
         return self.failures[0].error if self.failures else ""
 
     def __str__(self) -> str:
-        return "passed" if self.passed else "; ".join(map(str, self.failures))
+        if self.passed:
+            return "passed"
+        more = len(self.failures) - MOST
+        return "; ".join(map(str, self.failures[:MOST])) + (f"; and {more} more" if more > 0 else "")
 
 
 PASSED = Verdict()

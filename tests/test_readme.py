@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 DOCUMENTS = ("README.md", "CONTRIBUTING.md", "PAPERS.md", "CHANGELOG.md", "benchmarks/LOG.md")
 SELECTORS = sorted(p.stem for p in (ROOT / "mixtura/selectors").glob("[!_]*.py"))
+BUILDERS = sorted(p.stem for p in (ROOT / "mixtura/builders").glob("[!_]*.py"))
 READERS = sorted(p.stem for p in (ROOT / "mixtura/pipeline/readers").glob("[!_]*.py"))
 COMMANDS = get_command(app).commands  # ty: ignore
 ELSEWHERE = {
@@ -123,15 +124,16 @@ def test_the_tree_in_the_readme_is_the_tree():
     assert len(named) >= 12
 
 
-@pytest.mark.parametrize(("files", "label"), [(SELECTORS, "selectors"), (READERS, "readers")])
+@pytest.mark.parametrize(("files", "label"), [(SELECTORS, "selectors"), (BUILDERS, "builders"), (READERS, "readers")])
 def test_every_method_is_named_and_every_named_one_exists(files, label):
     assert files
     missing = [name for name in files if f"`{name}`" not in README]
     assert not missing, f"README names no {missing}"
-    if label == "selectors":
-        indexed = re.findall(r"`mixtura/selectors/(\w+)\.py`", (ROOT / "PAPERS.md").read_text(encoding="utf-8"))
+    if label != "readers":
+        indexed = re.findall(rf"`mixtura/{label}/(\w+)\.py`", (ROOT / "PAPERS.md").read_text(encoding="utf-8"))
         assert sorted(indexed) == files
-        table = re.findall(r"^\| `(\w+)` \|", README, re.MULTILINE)
+        section = README.split(f"\n## {label.title()}\n")[1].split("\n## ")[0]
+        table = re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)
     else:
         table = re.findall(r"`(\w+)`", re.findall(r"^Readers: (.*?);", README, re.DOTALL | re.MULTILINE)[0])
     assert sorted(table) == files

@@ -14,12 +14,14 @@ import polars as pl
 from mixtura import recipe_file
 from mixtura.cli.terminal import console, table
 from mixtura.errors import InputError
-from mixtura.pipeline import tables
+from mixtura.pipeline import scoring, tables
+from mixtura.pipeline.contract import Shard
 from mixtura.pipeline.ingest import SampledRows, sample_rows
 from mixtura.pipeline.locate import locate
-from mixtura.recipe import Recipe
+from mixtura.recipe import Recipe, Selection
 from mixtura.rows import content_id, plain_text
 from mixtura.rows import table as row_table
+from mixtura.stages import choose
 from mixtura.stages.gather import sources_of
 from mixtura.stages.plan import Plan, Settings
 from mixtura.store import Store
@@ -27,6 +29,7 @@ from mixtura.store import Store
 R = TypeVar("R")
 
 SAMPLE_ROWS = 1_000  # of each source
+JUDGED_ROWS = 16  # that a selector with a language model is timed on
 # Peak memory in MiB, after two measured runs (benchmarks/LOG.md): 0.95 GiB in one process; 2.2 GiB with two workers
 OWN_MIB, WORKER_MIB, TEXT_FACTOR = 900, 500, 6.0
 
@@ -92,6 +95,11 @@ def _sampled(plan: Plan) -> tuple[list[Estimate], dict[str, float], float]:
         seconds[stage] = spent / max(read, 1)
     if texts and any(recipe_file.selector_of(s).needs.vectors for s in plan.recipe.select):
         seconds["embed"] = _embedding(plan, texts)
+    by_source = dict(zip(sources_of(plan), cleaned, strict=True))
+    for selection in plan.recipe.select:
+        if recipe_file.selector_of(selection).needs.model:
+            share = sum(by_source[n].height for n in selection.sources or by_source) / max(len(texts), 1)
+            seconds[f"score by {selection.word}"] = share * _judging(plan, selection, by_source)
     stored = sum(p.stat().st_size for p in plan.store.root.rglob("*.parquet")) / max(read, 1)
     return estimates, seconds, stored
 
@@ -121,6 +129,25 @@ def _embedding(plan: Plan, texts: list[str]) -> float:
     return (time.perf_counter() - began) / len(some)
 
 
+def _judging(plan: Plan, selection: Selection, by_source: dict[str, pl.DataFrame]) -> float:
+    """Seconds to score one of its rows, where a language model reads it; fitted to the rows that it is timed on."""
+    pool = pl.concat([by_source[n] for n in selection.sources or plan.recipe.sources])
+    if not pool.height:
+        return 0.0
+    options = recipe_file.spec_of(selection).model_dump(mode="json")
+    selected = scoring.Selected(selection.selector, options, choose.language_model(plan, selection))
+    some = _shard(pool[:: max(1, pool.height // JUDGED_ROWS)][:JUDGED_ROWS])
+    target = _shard(by_source["target"][:JUDGED_ROWS]) if "target" in by_source else None
+    fitted = selected.selector.fit(selected.spec, sample=some, target=target, reference=None, seed=plan.recipe.seed)
+    began = time.perf_counter()
+    selected.selector.score(selected.spec, fitted, some)
+    return (time.perf_counter() - began) / len(some)
+
+
+def _shard(rows: pl.DataFrame) -> Shard:
+    return Shard(rows.with_columns(plain_text(rows)))
+
+
 def _cost(plan: Plan, estimates: list[Estimate], seconds: dict[str, float], stored: float, settings: Settings) -> None:
     rows = sum(e.rows for e in estimates)
     kept = sum(e.rows * e.kept for e in estimates)
@@ -128,7 +155,7 @@ def _cost(plan: Plan, estimates: list[Estimate], seconds: dict[str, float], stor
         raise InputError(
             "sources", "must hold at least one row", next_step="Look at the quarantine: the files may be broken"
         )
-    took = {s: (kept if s == "embed" else rows) * v / settings.workers for s, v in seconds.items()}
+    took = {s: (rows if s in ("ingest", "clean") else kept) * v / settings.workers for s, v in seconds.items()}
     text = sum(e.text_bytes * e.rows for e in estimates) / rows
     others = settings.workers if settings.workers > 1 else 0
     peak = OWN_MIB + others * (WORKER_MIB + TEXT_FACTOR * settings.shard_rows * text / 2**20)
@@ -138,7 +165,7 @@ def _cost(plan: Plan, estimates: list[Estimate], seconds: dict[str, float], stor
     )
     parts = ", ".join(f"{s} {v:.0f}" for s, v in took.items())
     console.print(
-        f"about {sum(took.values()):,.0f} s with {settings.workers} workers ({parts}), plus dedup and scoring"
+        f"about {sum(took.values()):,.0f} s with {settings.workers} workers ({parts}), plus dedup and other scores"
     )
     console.print(f"about {stored * rows / 1e6:,.0f} MB of artefacts, {peak / 1024:.1f} GiB of memory at most")
 

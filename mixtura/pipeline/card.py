@@ -14,7 +14,16 @@ from typing import Any
 import yaml
 
 from mixtura.pipeline import evidence, marks
-from mixtura.pipeline.summary import EvidenceFacts, MarkFacts, SampleFacts, SelectionFacts, SourceFacts, Summary
+from mixtura.pipeline.summary import (
+    BuildFacts,
+    EvidenceFacts,
+    MarkFacts,
+    SampleFacts,
+    SelectionFacts,
+    SourceFacts,
+    StageFacts,
+    Summary,
+)
 from mixtura.pipeline.wording import by_count, count, number, share
 
 # Licence ids that the Hub knows (its documentation, "Licenses"); anything else is `other`.
@@ -56,6 +65,7 @@ def render_card(summary: Summary) -> str:
         _opening(summary),
         "## Load it\n\n" + _loading(summary),
         "## What is in it\n\n" + _composition(summary),
+        *(["## What was built\n\n" + "\n\n".join(_build(b) for b in summary.builds)] if summary.builds else []),
         "## Why these rows\n\n" + "\n\n".join(_selection(s) for s in summary.selections) + _aims(summary),
         *(["## Marked answers\n\n" + _marks(summary.marks)] if summary.marks else []),
         *(["## Does it help?\n\n" + _evidence(summary.evidence)] if summary.evidence else []),
@@ -99,13 +109,15 @@ def size_category(rows: int) -> str:
 
 
 def _opening(s: Summary) -> str:
-    pool = sum(x.pool_rows for x in s.sources)
-    read = sum(x.read for x in s.sources)
+    pool = sum(x.pool_rows for x in s.sources if not x.builder)
+    read = sum(x.read for x in s.sources if not x.builder)
+    made = sum(b.rows for b in s.builds)
+    built = f"{count(made, 'row')} more were built out of them. " if made else ""
     aim = f", chosen to resemble {s.target.rows:,} target rows" if s.target else ""
     return (
         f"A training mixture of **{count(s.total.rows, 'row')}** and **{count(s.total.tokens, 'token')}**{aim}. "
-        f"{count(read, 'record')} were read from {count(len(s.sources), 'source')}; "
-        f"{pool:,} of them were fit to be chosen. "
+        f"{count(read, 'record')} were read from {count(sum(not x.builder for x in s.sources), 'source')}; "
+        f"{pool:,} of them were fit to be chosen. {built}"
         f"Built by Mixtura {s.version} with seed {s.seed}, recipe `{s.fingerprint}`. "
         "`report.html` shows the same with plots and with rows in full; "
         "`mixtura why . ROW_ID` tells the life of any record."
@@ -165,6 +177,25 @@ def _selection(x: SelectionFacts) -> str:
     return lines[0] + "".join(f"\n{line}" if i else f"\n\n{line}" for i, line in enumerate(lines[1:]))
 
 
+def _build(x: BuildFacts) -> str:
+    lines = [
+        f"**{md(x.name)}** — builder `{x.builder}` ({md(x.paper)}) made {count(x.rows, 'row')} of "
+        f"{x.used:,} of the {count(x.parents, 'row')} of {', '.join(md(s) for s in x.sources)}. Each row names its "
+        "parents in `parents`, and stays in their split.",
+        "",
+    ]
+    options = {k: v for k, v in x.options.items() if v is not None}
+    lines += [f"- options: {code(options)}"] if options else []
+    lines += [f"- rows that gave nothing, or not all that they could: {_reasons(x.refused)}"] if x.refused else []
+    learned = {k: v for k, v in x.facts.items() if not _nested(v)}
+    lines += [f"- learned: {code(learned)}"] if learned else []
+    return "\n".join(lines).rstrip()
+
+
+def _reasons(dropped: Mapping[str, int]) -> str:
+    return ", ".join(f"{n:,} {md(reason)}" for reason, n in by_count(dropped))
+
+
 def _nested(value: Any) -> bool:
     return isinstance(value, (dict, list))  # left to the report: a card is read line by line
 
@@ -207,20 +238,24 @@ def _marks(x: MarkFacts) -> str:
 
 
 def _losses(s: Summary) -> str:
+    made = any(x.made for x in s.stages)
     stages = grid(
-        ["stage", "read", "dropped", "quarantined", "written"],
-        [
-            [x.stage, f"{x.read:,}", f"{sum(x.dropped.values()):,}", f"{x.quarantined:,}", f"{x.written:,}"]
-            for x in s.stages
-        ],
+        ["stage", "read", *(["made"] if made else []), "dropped", "quarantined", "written"],
+        [[x.stage, *_books(x, made)] for x in s.stages],
     )
-    reasons = [[x.stage, r, f"{n:,}", share(n, x.read)] for x in s.stages for r, n in by_count(x.dropped)]
+    reasons = [[x.stage, r, f"{n:,}", share(n, x.read + x.made)] for x in s.stages for r, n in by_count(x.dropped)]
     why = grid(["stage", "reason", "rows", "of what the stage read"], reasons) if reasons else "Nothing was dropped."
     rule = f"Near-duplicates are {md(s.near_duplicates)}. " if s.near_duplicates else ""
     return (
-        "Every record ends in one place: read = written + dropped + quarantined, checked at each stage.\n\n"
+        f"Every record ends in one place: read{' + made' if made else ''} = written + dropped + quarantined, "
+        "checked at each stage.\n\n"
         f"{stages}\n\n{why}\n\n{rule}`ledger.parquet` has a line for each record with its reason."
     )
+
+
+def _books(x: StageFacts, made: bool) -> list[str]:
+    counts = [x.read, *([x.made] if made else []), sum(x.dropped.values()), x.quarantined, x.written]
+    return [f"{n:,}" for n in counts]
 
 
 def _provenance(s: Summary) -> str:
@@ -232,7 +267,8 @@ def _provenance(s: Summary) -> str:
 
 def _source(x: SourceFacts) -> list[str]:
     counts = (x.files, x.bytes, x.read, x.quarantined, sum(x.dropped.values()), x.pool_rows)
-    return [x.name, x.license, x.revision or "not stated", *(f"{n:,}" for n in counts)]
+    revision = f"made by builder {x.builder}" if x.builder else x.revision or "not stated"
+    return [x.name, x.license, revision, *(f"{n:,}" for n in counts)]
 
 
 def _limits(s: Summary) -> str:

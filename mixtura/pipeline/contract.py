@@ -147,6 +147,7 @@ class Selector(Protocol):
     # optional: the pick rules 'cover' and 'round_robin' that the scores allow, the default first. Both need the columns
     # `targets` list[i32], positions of the target's rows, and `costs` list[f32]; 'cover' the arrays of `cover.Market`
     rules: ClassVar[tuple[str, ...]] = ()
+    # optional: a method `summary(spec, scores)`, facts for the card from what `score` returned for all rows together
     Spec: type[Spec]
 
     def fit(self, spec: Any, *, sample: Shard, target: Shard | None, reference: Shard | None, seed: int) -> Fitted:

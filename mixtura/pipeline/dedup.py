@@ -85,6 +85,7 @@ def dedup(
     source_order: Sequence[str],
     protected: Sequence[Artefact],
     store: Store,
+    protected_reason: str = "in-target",
 ) -> Artefact:
     """Decide which kept rows of the pool are copies, or find it decided.
 
@@ -94,6 +95,7 @@ def dedup(
         source_order: all sources; an earlier one wins.
         protected: `clean` artefacts of target rows: what equals them leaves the pool.
         store: where the artefact goes.
+        protected_reason: why a row leaves that equals a protected one.
 
     Returns:
         Artefact `dedup`: `drops-00000.parquet` for each shard in order (schema `DROP`). Facts: `read`, `kept`,
@@ -106,20 +108,26 @@ def dedup(
     near = clean.near_dedup
     return store.make(
         "dedup",
-        lambda folder: _write(folder, shards, clean, source_order, protected),
+        lambda folder: _write(folder, shards, clean, source_order, protected, protected_reason),
         inputs=[*(s.digest for s in shards), *(p.digest for p in protected)],
         spec={
             "exact": clean.exact_dedup,
             "near": near.model_dump(mode="json") if near else None,
             "source_order": list(source_order),
             "shards": len(shards),
+            "protected": protected_reason,
         },
         code=code_version(__name__, LIBRARIES),
     )
 
 
 def _write(
-    folder: Path, shards: Sequence[Artefact], clean: Clean, source_order: Sequence[str], protected: Sequence[Artefact]
+    folder: Path,
+    shards: Sequence[Artefact],
+    clean: Clean,
+    source_order: Sequence[str],
+    protected: Sequence[Artefact],
+    protected_reason: str,
 ) -> dict[str, Any]:
     everything = [*protected, *shards]
     keys = read_keys(everything, source_order, n_protected=len(protected))
@@ -128,7 +136,7 @@ def _write(
     read = kept = 0
     for number in range(len(shards)):
         first, last = keys.shard_start[len(protected) + number], keys.shard_start[len(protected) + number + 1]
-        drops = _drops(keys, copies, int(first), int(last))
+        drops = _drops(keys, copies, int(first), int(last), protected_reason)
         tables.write(folder / f"drops-{number:05d}.parquet", tables.conform(drops, DROP))
         read += int(last - first)
         kept += int(last - first) - len(drops)
@@ -139,12 +147,12 @@ def _write(
     return {"read": read, "kept": kept, "dropped": dict(sorted(dropped.items())), **counts}
 
 
-def _drops(keys: Keys, copies: Copies, first: int, last: int) -> pl.DataFrame:
+def _drops(keys: Keys, copies: Copies, first: int, last: int, protected_reason: str) -> pl.DataFrame:
     """The dropped rows of one shard, schema `DROP`."""
     rows = np.arange(first, last)
     gone = rows[copies.survivor[rows] != rows]
     reason = np.where(copies.near[gone], "near-duplicate", "exact-duplicate").astype(object)
-    reason[keys.protected[copies.survivor[gone]]] = "in-target"
+    reason[keys.protected[copies.survivor[gone]]] = protected_reason
     return pl.DataFrame(
         {
             "row": (gone - first).astype(np.int32),

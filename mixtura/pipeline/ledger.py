@@ -28,6 +28,7 @@ FIELDS = [
     pa.field("selection", pa.string()),
     pa.field("rank", pa.int64()),
     pa.field("split", pa.string()),
+    pa.field("parents", pa.list_(pa.string())),  # ids of the rows that a builder made it of; null: it was read
 ]
 
 
@@ -39,12 +40,14 @@ class Chapter:
     drops: `dedup` drops of the same shards.
     scores: for each shard, selection → scores file; empty for target and reference.
     quarantine: the unit's quarantine file.
+    built: the rows of each shard as a builder made them, which name their parents; empty where rows were read.
     """
 
     fates: tuple[str, ...]
     drops: tuple[str, ...]
     quarantine: str
     scores: tuple[Mapping[str, str], ...] = ()
+    built: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -115,8 +118,11 @@ def write_ledger(path: Path, books: Mapping[str, Book], selections: Sequence[str
 
 def _entries(book: Book, chapter: Chapter) -> Iterator[pl.DataFrame]:
     scores = chapter.scores or ({},) * len(chapter.fates)
-    for fates, drops, score_files in zip(chapter.fates, chapter.drops, scores, strict=True):
-        yield _shard(book, pl.read_parquet(fates), pl.read_parquet(drops), score_files)
+    for number, (fates, drops, score_files) in enumerate(zip(chapter.fates, chapter.drops, scores, strict=True)):
+        entries = _shard(book, pl.read_parquet(fates), pl.read_parquet(drops), score_files)
+        if chapter.built:  # fates have a line for each of these rows, in their order
+            entries = entries.hstack(pl.read_parquet(chapter.built[number], columns=["parents"]))
+        yield entries
     bad = pl.read_parquet(chapter.quarantine, columns=["source", "file", "offset", "error"])
     if bad.height:
         yield bad.select(

@@ -304,3 +304,24 @@ def model_path(name: str, where: Where) -> str:
         raise InputError("model", "must be a name or a local folder", got=name)
     _inside("model", name, path, [where.base, *where.roots, *(Path(v) for v in where.env.values() if os.path.isabs(v))])
     return str(path)
+
+
+def file_path(name: str, where: Where, *, key: str) -> Path:
+    """The absolute path of one file that an option names, which must be within the recipe's reach.
+
+    Args:
+        name: as the recipe says it.
+        where: what the recipe may reach.
+        key: the option's path in the recipe, for the message.
+
+    Raises:
+        InputError: a URL, a file elsewhere, an undeclared variable, or no such file.
+    """
+    found = _Pattern(name, key, where)
+    if found.path is None:
+        raise InputError(key, "must be a local file", got=name)
+    reach = [where.base, *where.roots, *(Path(v) for v in where.env.values() if os.path.isabs(v))]
+    _inside(key, name, found.path, reach)
+    if not found.path.is_file():
+        raise InputError(key, "must name a file", got=name, next_step=found.advice())
+    return found.path

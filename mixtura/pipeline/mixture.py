@@ -45,6 +45,8 @@ ABOUT = [
 MARK = pa.struct([pa.field("turn", pa.int32()), pa.field("score", pa.float32()), pa.field("marked", pa.bool_())])
 MARKS = pa.field("marks", pa.list_(MARK))  # of each answer, by its place in the messages; only where marks were asked
 PLACES = pa.field("places", pa.list_(pa.int32()))  # messages that carry the indicator
+# columns that are there where some row has a value: tool definitions, and the parents of built rows
+SOMETIMES = [pa.field("tools", pa.string()), pa.field("parents", pa.list_(pa.string()))]
 
 SERVED = 3  # targets that a row's account names
 
@@ -127,11 +129,14 @@ def write_splits(
             writer.__exit__(None, None, None)
     if lost := mixed.height - sum(w.rows for w in writers.values()):
         raise StoreError(f"{lost} rows of the mixture are missing from the pool; delete the store and run again")
+    # in every file or in none: `datasets` refuses splits whose columns differ
+    extra = [f for f in SOMETIMES if any(_has(deal / f"{s}-{p}.parquet", f.name) for s, p in parts)]
+    extra += [MARKS] if indicator else []
     tallies: dict[str, Tally] = {}
     for split in (s for s in SPLITS if (s, 0) in parts):
         (folder / split).mkdir()
         count = 1 + max(p for s, p in parts if s == split)
-        done = [_file(folder, deal, (split, part, count), form, indicator) for part in range(count)]
+        done = [_file(folder, deal, (split, part, count), form, indicator, extra) for part in range(count)]
         tallies[split] = Tally(sum(d.rows for d in done), sum(d.tokens for d in done), sum(d.bytes for d in done))
     shutil.rmtree(deal)
     return tallies
@@ -165,15 +170,25 @@ def _why(shard: PoolShard, here: pl.DataFrame) -> pl.Series:
     return pl.Series("why", why, dtype=pl.String)
 
 
-def _file(folder: Path, deal: Path, name: tuple[str, int, int], form: Form, indicator: str | None) -> Tally:
+def _has(path: Path, column: str) -> bool:
+    """Whether any row has a value there."""
+    return pl.scan_parquet(path).select(pl.col(column).is_not_null().any()).collect().item() or False
+
+
+def _file(
+    folder: Path,
+    deal: Path,
+    name: tuple[str, int, int],
+    form: Form,
+    indicator: str | None,
+    extra: Sequence[pa.Field],
+) -> Tally:
     split, part, count = name
     rows = pl.read_parquet(deal / f"{split}-{part}.parquet").sort("at")
     if indicator:
         rows = rows.with_columns(marking.written(rows["messages"], rows["places"].to_list(), indicator))
     rows = rows.with_columns(**content_of(rows, form))
-    marks = [MARKS] if indicator else []
-    tools = [pa.field("tools", pa.string())] if rows["tools"].null_count() < rows.height else []
-    schema = pa.schema([pa.field("id", pa.string()), *_content_fields(rows, form), *tools, *ABOUT, *marks])
+    schema = pa.schema([pa.field("id", pa.string()), *_content_fields(rows, form), *ABOUT, *extra])
     path = folder / split / f"{split}-{part:05}-of-{count:05}.parquet"
     tables.write(path, tables.conform(rows, schema), group_rows=4096)
     return Tally(rows.height, int(rows["tokens"].cast(pl.Int64).sum()), path.stat().st_size)

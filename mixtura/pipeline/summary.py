@@ -45,17 +45,35 @@ class SourceFacts:
     pool_tokens: int
     picked_rows: int  # in the mixture, all splits; a row that two selections picked counts once
     picked_tokens: int
+    builder: str = ""  # the word of the builder that made its rows; "": they were read from files
+
+
+@dataclass(frozen=True)
+class BuildFacts:
+    """One builder over the pool and what it made."""
+
+    name: str  # the recipe's name of the build
+    builder: str
+    paper: str  # Builder.source
+    options: dict[str, Any]  # the builder's Spec, JSON
+    sources: tuple[str, ...]  # whose rows it read
+    parents: int  # rows it read
+    used: int  # of them, those that a row was made of
+    rows: int  # rows it made
+    refused: dict[str, int]  # reason code → rows that gave none, or not all that they could
+    facts: dict[str, Any] = field(default_factory=dict)  # Fitted.facts, JSON
 
 
 @dataclass(frozen=True)
 class StageFacts:
-    """One stage's books: `read = written + sum(dropped) + quarantined`."""
+    """One stage's books: `read + made = written + sum(dropped) + quarantined`."""
 
-    stage: str  # ingest, clean, dedup, pick, mix, mark
+    stage: str  # ingest, clean, dedup, build, pick, mix, mark
     read: int
     written: int
     dropped: dict[str, int] = field(default_factory=dict)  # reason code → records
     quarantined: int = 0
+    made: int = 0  # new rows, of builders
 
 
 @dataclass(frozen=True)
@@ -177,6 +195,7 @@ class Summary:
     near_duplicates: str | None = None  # "Jaccard ≥ 0.8 of 5-word shingles", or None: off
     evidence: EvidenceFacts | None = None  # where the recipe was probed
     marks: MarkFacts | None = None  # where the recipe marks answers
+    builds: tuple[BuildFacts, ...] = ()
 
     @property
     def total(self) -> Tally:
@@ -192,13 +211,14 @@ class Summary:
                 sources or splits do not add up to the stages.
         """
         for s in self.stages:
-            _equal(f"stage {s.stage}: read", s.read, s.written + sum(s.dropped.values()) + s.quarantined)
+            _equal(f"stage {s.stage}: read", s.read + s.made, s.written + sum(s.dropped.values()) + s.quarantined)
         for before, after in zip(self.stages, self.stages[1:], strict=False):
             _equal(f"stage {after.stage}: read, against written by {before.stage}", after.read, before.written)
         for s in self.sources:
             _equal(f"source {s.name!r}: read", s.read, s.quarantined + sum(s.dropped.values()) + s.pool_rows)
         if self.stages:
-            _equal("sources: read", sum(s.read for s in self.sources), self.stages[0].read)
+            first = self.stages[0].read + sum(s.made for s in self.stages)
+            _equal("sources: read", sum(s.read for s in self.sources), first)
             _equal("splits: rows", self.total.rows, self.stages[-1].written)
         _equal("sources: picked rows", sum(s.picked_rows for s in self.sources), self.total.rows)
         return self

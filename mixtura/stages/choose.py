@@ -30,7 +30,7 @@ from mixtura.store import Artefact, code_version
 class Embedded:
     """Vectors of everything, or nothing where no selector needs any.
 
-    parts: vectors of each part of the pool, in its order.
+    parts: vectors of each part of the pool that can be chosen from, in its order.
     drawn: vectors of the target's and the other roles' samples.
     """
 
@@ -69,10 +69,11 @@ def embed(plan: Plan, pool: Pool) -> Embedded:
     if not any(recipe_file.selector_of(s).needs.vectors for s in plan.recipe.select):
         return Embedded()
     spec, store = plan.recipe.embed, str(plan.store.root)
+    parts = pool.of(plan.recipe.chosen_from())
     drawn = pool.drawn
-    with plan.stage("embed", len(pool.parts) + len(drawn)) as stage:
+    with plan.stage("embed", len(parts) + len(drawn)) as stage:
         encoder = encoder_of(plan, stage, pool)
-        files = [(p.path, p.rows.files["rows.parquet"]["sha256"]) for p in pool.parts]
+        files = [(p.path, p.rows.files["rows.parquet"]["sha256"]) for p in parts]
         files += [
             (str(d.rows.file("chosen.parquet")), d.rows.files["chosen.parquet"]["sha256"]) for d in drawn.values()
         ]
@@ -81,14 +82,15 @@ def embed(plan: Plan, pool: Pool) -> Embedded:
         rows = sum(a.facts["rows"] for a in made)
         name = f"{spec.encoder}, {encoder.dimensions} dimensions"
         stage.line = f"{rows:,} rows, {name}"
-    n = len(pool.parts)
+    n = len(parts)
     return Embedded(name, tuple(made[:n]), dict(zip(drawn, made[n:], strict=True)))
 
 
 def score(plan: Plan, pool: Pool, embedded: Embedded) -> list[Scored]:
     """Fit each selector once and score every row that it may choose from."""
-    vectors = dict(zip((p.path for p in pool.parts), embedded.parts, strict=False))
-    with plan.stage("score", sum(len(pool.of(s.sources)) for s in plan.recipe.select)) as stage:
+    parts = pool.of(plan.recipe.chosen_from())
+    vectors = dict(zip((p.path for p in parts), embedded.parts, strict=False))
+    with plan.stage("score", sum(len(pool.of(plan.recipe.sources_of(s))) for s in plan.recipe.select)) as stage:
         scored = [score_with(plan, stage, pool, embedded, vectors, s) for s in plan.recipe.select]
         rows = sum(a.facts["rows"] for s in scored for _, a in s.scores)
         stage.line = f"{rows:,} scores by {', '.join(s.selection.word for s in scored)}"
@@ -105,14 +107,13 @@ def pick(plan: Plan, scored: list[Scored]) -> list[Picked]:
 
 def mix(plan: Plan, pool: Pool, picked: list[Picked]) -> Artefact:
     """The mixture's rows in order: artefact with `mixed.parquet` (id, selection, rank, score, split)."""
+    parts = pool.of(plan.recipe.chosen_from())
 
     def write(folder: Path) -> dict[str, Any]:
         frames = {p.scored.selection.word: p.frame for p in picked}
         wanted = pl.concat([f.select("id") for f in frames.values()]).unique()
         columns = ["id", "tokens", "split_group"]
-        rows = pl.concat(
-            [pl.read_parquet(p.path, columns=columns).join(wanted, on="id", how="semi") for p in pool.parts]
-        )
+        rows = pl.concat([pl.read_parquet(p.path, columns=columns).join(wanted, on="id", how="semi") for p in parts])
         mixed = mixing.mix(frames, rows, plan.recipe.mix, seed=plan.recipe.seed)
         tables.write(folder / "mixed.parquet", mixed)
         return {"read": wanted.height, "rows": mixed.height, "splits": _counts(mixed, "split")}
@@ -122,7 +123,7 @@ def mix(plan: Plan, pool: Pool, picked: list[Picked]) -> Artefact:
             plan.store.make(
                 "mix",
                 write,
-                inputs=[*(p.picks.digest for p in picked), *(p.rows.digest for p in pool.parts)],
+                inputs=[*(p.picks.digest for p in picked), *(p.rows.digest for p in parts)],
                 spec={
                     "mix": plan.recipe.mix.model_dump(mode="json"),
                     "seed": plan.recipe.seed,
@@ -136,7 +137,7 @@ def mix(plan: Plan, pool: Pool, picked: list[Picked]) -> Artefact:
 
 
 def language_model(plan: Plan, selection: Selection) -> lm.Located | None:
-    """The causal LM that a selection's options name; None where its selector needs none.
+    """The causal LM that a selection's options name; None where its selector needs none, or where a server has it.
 
     Raises:
         InputError: no such model, pickled weights, or no such device.
@@ -144,6 +145,8 @@ def language_model(plan: Plan, selection: Selection) -> lm.Located | None:
     if not recipe_file.selector_of(selection).needs.model:
         return None
     spec: Any = recipe_file.spec_of(selection)
+    if getattr(spec, "server", None):
+        return None
     where = "mix.marks" if selection not in plan.recipe.select else f"select.{selection.word}"
     return lm.locate(spec, plan.model(spec.model), key=f"{where}.options.model")
 
@@ -174,7 +177,8 @@ def encoder_of(plan: Plan, stage: Tracker, pool: Pool) -> embedding.Encoder:
     spec = plan.recipe.embed
     if spec.encoder != "fitted":
         return embedding.load_encoder(spec, model_path=plan.model(spec.encoder))
-    sample = stage.add(draw_pool(plan, pool.of(spec.fit_on), spec.fit_rows, "encoder"))
+    learns_from = spec.fit_on or list(plan.recipe.sources)  # not from built rows: builds may need the encoder
+    sample = stage.add(draw_pool(plan, pool.of(learns_from), spec.fit_rows, "encoder"))
     files = [sample] + [d.rows for d in pool.drawn.values()]
     made = stage.add(
         embedding.fit_encoder(
@@ -198,7 +202,7 @@ def score_with(
     """
     options = recipe_file.spec_of(selection).model_dump(mode="json")
     selected = scoring.Selected(selection.selector, options, language_model(plan, selection))
-    parts = pool.of(selection.sources)
+    parts = pool.of(plan.recipe.sources_of(selection))
     needed = vectors if selected.selector.needs.vectors else {}
     shards = [_rows(p.rows, "rows.parquet", needed.get(p.path)) for p in parts]
     drawn = {n: _rows(d.rows, "chosen.parquet", embedded.drawn[n] if needed else None) for n, d in pool.drawn.items()}

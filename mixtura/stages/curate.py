@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from mixtura import recipe_file
 from mixtura.pipeline.mixture import check_output
-from mixtura.stages import choose, gather, mark, publish
+from mixtura.stages import build, choose, gather, mark, publish
 from mixtura.stages.plan import Plan
 
 
@@ -35,11 +35,15 @@ def curate(plan: Plan, step: Step = plainly) -> publish.Published:
     marker = recipe_file.marker_of(plan.recipe)
     for selection in [*plan.recipe.select, *([marker] if marker else [])]:
         choose.language_model(plan, selection)  # a model that is not there is told before hours of work
+    for made in plan.recipe.build:
+        build.chosen(plan, made)  # and so is a file that an option names
     plan.store.sweep()
     with plan.workers:
         units = step("ingest", gather.ingest, plan)
         units = step("clean", gather.clean, plan, units)
         pool = step("dedup", gather.dedup, plan, units)
+        if plan.recipe.build:
+            pool = step("build", build.build, plan, pool)
         embedded = step("embed", choose.embed, plan, pool)
         scored = step("score", choose.score, plan, pool, embedded)
         picked = step("pick", choose.pick, plan, scored)

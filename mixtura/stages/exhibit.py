@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
@@ -29,6 +30,7 @@ def exhibits(
     plan: Plan, pool: Pool, embedded: Embedded, picked: Sequence[Picked], marked: Marked | None = None
 ) -> Exhibits:
     """Everything the report shows beside the summary; a sample by hash where the pool is large."""
+    pool = replace(pool, parts=tuple(pool.of(plan.recipe.chosen_from())))
     frames = {p.scored.selection.word: _scores(p) for p in picked}
     seed = plan.recipe.seed
     ids = {"pool": _drawn(_ids(pool), seed, WORDS)}

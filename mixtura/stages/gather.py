@@ -16,7 +16,7 @@ from mixtura.pipeline import ingest as ingesting
 from mixtura.pipeline import tables
 from mixtura.pipeline.hashing import keys
 from mixtura.pipeline.locate import locate
-from mixtura.recipe import Sample, Source
+from mixtura.recipe import Clean, Sample, Source
 from mixtura.stages.plan import Plan
 from mixtura.store import Artefact, code_version
 
@@ -59,11 +59,16 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Pool:
-    """Everything that gathering leaves behind; `drawn` by role: target, reference, avoid."""
+    """Everything that gathering leaves behind, and what builds add to it.
+
+    drawn: by role: target, reference, avoid.
+    surveyed: what each build's builder learned of the rows it read, in the recipe's order.
+    """
 
     units: tuple[Unit, ...]
     parts: tuple[Part, ...]
     drawn: dict[str, Drawn]
+    surveyed: tuple[Artefact, ...] = ()
 
     @property
     def target(self) -> Drawn | None:
@@ -133,7 +138,7 @@ def dedup(plan: Plan, units: list[Unit]) -> Pool:
         target = plan.recipe.target
         leave = [n for n in drawn if n == "avoid" or (n == "target" and target and target.exclude_from_pool)]
         protected = [a for n in leave for u in by_source[n] for a in u.clean]
-        parts, found = _unique(plan, stage, pool_units, list(plan.recipe.sources), protected)
+        parts, found = unique(plan, stage, pool_units, list(plan.recipe.sources), protected)
         if not sum(p.rows.facts["rows"] for p in parts):
             step = "Loosen clean, or add a source"
             raise InputError("pool", "must keep at least one row", got=found.facts["dropped"], next_step=step)
@@ -141,13 +146,27 @@ def dedup(plan: Plan, units: list[Unit]) -> Pool:
     return Pool(tuple(pool_units), tuple(parts), drawn)
 
 
-def _unique(
-    plan: Plan, stage: Any, units: list[Unit], order: list[str], protected: list[Artefact]
+def unique(
+    plan: Plan,
+    stage: Any,
+    units: list[Unit],
+    order: list[str],
+    protected: list[Artefact],
+    *,
+    clean: Clean | None = None,
+    protected_reason: str = "in-target",
 ) -> tuple[list[Part], Artefact]:
+    """One row per duplicate cluster of some units, and what was found; `clean` is the recipe's, unless given."""
+    clean = clean or plan.recipe.clean
     shards = [(u.source, a) for u in units for a in u.clean]
     found = stage.add(
         deduping.dedup(
-            [a for _, a in shards], clean=plan.recipe.clean, source_order=order, protected=protected, store=plan.store
+            [a for _, a in shards],
+            clean=clean,
+            source_order=order,
+            protected=protected,
+            store=plan.store,
+            protected_reason=protected_reason,
         )
     )
     names = found.names("drops-")
@@ -160,7 +179,7 @@ def _unique(
     ]  # fmt: skip
     rows = plan.map(stage, deduping.pool_shard, jobs)
     parts = [Part(s, a, str(found.file(n)), r) for (s, a), n, r in zip(shards, names, rows, strict=True)]
-    if not plan.recipe.clean.exact_dedup:
+    if not clean.exact_dedup:
         _check_ids(parts)
     return parts, found
 
@@ -177,7 +196,7 @@ def _draw(plan: Plan, stage: Any, name: str, units: list[Unit]) -> Drawn:
     """Draw a role's sample, and set rows aside, all by hash."""
     spec = sources_of(plan)[name]
     assert isinstance(spec, Sample)
-    parts, _ = _unique(plan, stage, units, [name], [])
+    parts, _ = unique(plan, stage, units, [name], [])
     heldout = getattr(spec, "heldout_rows", 0)
 
     def write(folder: Path) -> dict[str, Any]:

@@ -121,7 +121,7 @@ def _narrowed(plan: Plan, stage: Tracker, pool: Pool, mixed: Artefact) -> list[P
         inputs = [part.rows.digest, mixed.digest]
         return plan.store.make("narrowed", write, inputs=inputs, spec={}, code=code_version(__name__))
 
-    return [replace(p, rows=stage.add(narrow(p))) for p in pool.parts]
+    return [replace(p, rows=stage.add(narrow(p))) for p in pool.of(plan.recipe.chosen_from())]
 
 
 def _marks(plan: Plan, spec: Marks, parts: Sequence[Part], scored: Scored, mixed: Artefact) -> Artefact:

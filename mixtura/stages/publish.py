@@ -31,6 +31,7 @@ from mixtura.pipeline.summary import (
 )
 from mixtura.recipe import Pick, Sample, digest
 from mixtura.rows import QUARANTINE
+from mixtura.stages import lineage
 from mixtura.stages.choose import Embedded, Picked
 from mixtura.stages.exhibit import exhibits
 from mixtura.stages.gather import Drawn, Part, Pool, Unit, sources_of
@@ -77,6 +78,7 @@ class Ingredients:
             *(a.digest for u in units for a in (u.ingest, *u.clean)),
             *(p.rows.digest for owner in (pool, *drawn) for p in owner.parts),
             *(d.rows.digest for d in drawn),
+            *(a.digest for a in pool.surveyed),
             *(a.digest for p in self.picked for _, a in p.scored.scores),
             *(p.scored.fitted.digest for p in self.picked),
             *(a.digest for a in (*self.embedded.parts, *self.embedded.drawn.values())),
@@ -131,7 +133,7 @@ def write(
 
 def _draft(plan: Plan, parts: Ingredients, folder: Path) -> dict[str, Any]:
     mixed = parts.rows
-    shards = _shards(parts)
+    shards = _shards(plan, parts)
     form = _form(plan, parts.pool, mixed)
     splits = write_splits(
         folder,
@@ -162,21 +164,22 @@ def _name(picked: Picked) -> str:
     return picked.scored.selection.word
 
 
-def _shards(parts: Ingredients) -> list[PoolShard]:
-    scores: dict[str, dict[str, str]] = {p.path: {} for p in parts.pool.parts}
+def _shards(plan: Plan, parts: Ingredients) -> list[PoolShard]:
+    open_parts = parts.pool.of(plan.recipe.chosen_from())
+    scores: dict[str, dict[str, str]] = {p.path: {} for p in open_parts}
     for picked in parts.picked:
         for part, artefact in picked.scored.scores:
             scores[part.path][_name(picked)] = str(artefact.file("scores.parquet"))
     target = parts.pool.target
     ids = () if target is None else tuple(pl.read_parquet(target.rows.file("chosen.parquet"), columns=["id"])["id"])
-    return [PoolShard(p.path, scores[p.path], ids) for p in parts.pool.parts]
+    return [PoolShard(p.path, scores[p.path], ids) for p in open_parts]
 
 
 def _form(plan: Plan, pool: Pool, mixed: pl.DataFrame) -> Form:
     has = {f"has_{c}": pl.col(c).is_not_null() for c in ("text", "messages", "chosen")}
     frames = [
         pl.scan_parquet(p.path).select("id", **has).join(mixed.lazy().select("id"), on="id", how="semi").collect()
-        for p in pool.parts
+        for p in pool.of(plan.recipe.chosen_from())
     ]
     return form_of(pl.concat(frames), plan.recipe.output.form)
 
@@ -202,9 +205,10 @@ def _write_quarantine(folder: Path, plan: Plan, pool: Pool) -> None:
 
 
 def _units(plan: Plan, pool: Pool) -> dict[str, list[Unit]]:
-    """Units of every source, those of the samples last."""
+    """Units of every source and build, those of the samples last."""
     everything = [*pool.units, *(u for d in pool.drawn.values() for u in d.units)]
-    return {n: [u for u in everything if u.source == n] for n in sources_of(plan)}
+    names = dict.fromkeys([*plan.recipe.pool_names(), *sources_of(plan)])
+    return {n: [u for u in everything if u.source == n] for n in names}
 
 
 def _books(plan: Plan, parts: Ingredients, mixed: pl.DataFrame) -> dict[str, Book]:
@@ -220,14 +224,16 @@ def _books(plan: Plan, parts: Ingredients, mixed: pl.DataFrame) -> dict[str, Boo
         .then(pl.lit("spells-indicator")),
         split=pl.when(~pl.col("left")).then("split"),
     )
-    scores = {s.rows: s.scores for s in _shards(parts)}
+    open_names = plan.recipe.chosen_from()
+    material = pl.concat([ends.clear(), lineage.material_ends(plan, parts.pool)], how="diagonal_relaxed")
+    scores = {s.rows: s.scores for s in _shards(plan, parts)}
     books: dict[str, Book] = {}
     for name, units in _units(plan, parts.pool).items():
         drawn = parts.pool.drawn.get(name)
         owner = parts.pool.parts if drawn is None else drawn.parts
         chapters = _chapters(units, owner, scores)
         if drawn is None:
-            books[name] = Book(chapters, ends, ("dropped", "pick", "not-picked"))
+            books[name] = Book(chapters, ends if name in open_names else material, ("dropped", "pick", "not-picked"))
         else:
             books[name] = Book(chapters, _drawn_ends(name, drawn, ends), ("dropped", "draw", "not-drawn"))
     return books
@@ -241,6 +247,7 @@ def _chapters(units: Sequence[Unit], parts: Sequence[Part], scores: dict[str, di
             tuple(by_clean[a.path].drops for a in u.clean),
             str(u.ingest.file("quarantine.parquet")),
             tuple(scores.get(by_clean[a.path].path, {}) for a in u.clean),
+            tuple(str(u.ingest.file(n)) for n in u.ingest.names("rows-")) if u.ingest.kind == lineage.BUILT else (),
         )
         for u in units
     ]
@@ -270,7 +277,9 @@ def _summary(
     units = _units(plan, pool)
     for name in units:
         totals[name].check(name, sum(u.ingest.facts["read"] for u in units[name]))
-    sources = tuple(_source_facts(plan, n, units[n], pool.of([n]), taken.get(n, Tally(0, 0))) for n in recipe.sources)
+    sources = tuple(
+        _source_facts(plan, n, units[n], pool.of([n]), taken.get(n, Tally(0, 0))) for n in recipe.pool_names()
+    )
     return Summary(
         name=recipe.name,
         seed=recipe.seed,
@@ -280,7 +289,7 @@ def _summary(
         form=form,
         tokenizer=recipe.clean.tokenizer,
         sources=sources,
-        stages=_stages(plan, parts, [totals[n] for n in recipe.sources]),
+        stages=_stages(plan, parts, [totals[n] for n in recipe.pool_names()]),
         selections=tuple(_selection_facts(p) for p in parts.picked),
         splits=splits,
         languages=_tally(written, "language", ""),
@@ -292,6 +301,7 @@ def _summary(
         near_duplicates=near.sentence() if (near := recipe.clean.near_dedup) else None,
         evidence=_evidence(plan),
         marks=None if parts.marked is None else parts.marked.facts,
+        builds=lineage.build_facts(plan, pool),
     )
 
 
@@ -306,7 +316,8 @@ def _evidence(plan: Plan) -> EvidenceFacts | None:
 
 
 def _source_facts(plan: Plan, name: str, units: Sequence[Unit], parts: Sequence[Part], taken: Tally) -> SourceFacts:
-    spec = plan.recipe.sources[name]
+    spec = plan.recipe.sources.get(name)
+    made = {b.word: b.builder for b in plan.recipe.build}
     dropped: dict[str, int] = {}
     for unit in units:
         for artefact in unit.clean:
@@ -316,8 +327,8 @@ def _source_facts(plan: Plan, name: str, units: Sequence[Unit], parts: Sequence[
     ingests = [u.ingest.facts for u in units]
     return SourceFacts(
         name=name,
-        license=spec.license,
-        revision=spec.revision,
+        license=spec.license if spec else lineage.licenses(parts),
+        revision=spec.revision if spec else "",
         files=sum(f["files"] for f in ingests),
         bytes=sum(f["bytes"] for f in ingests),
         read=sum(f["read"] for f in ingests),
@@ -327,20 +338,22 @@ def _source_facts(plan: Plan, name: str, units: Sequence[Unit], parts: Sequence[
         pool_tokens=sum(p.rows.facts["tokens"] for p in parts),
         picked_rows=taken.rows,
         picked_tokens=taken.tokens,
+        builder=made.get(name, ""),
     )
 
 
 def _stages(plan: Plan, parts: Ingredients, totals: Sequence[Totals]) -> tuple[StageFacts, ...]:
-    units = parts.pool.units
+    units = [u for u in parts.pool.units if u.source in plan.recipe.sources]
     read, rows, bad = (sum(u.ingest.facts[k] for u in units) for k in ("read", "rows", "quarantined"))
     cleaned: dict[str, int] = {}
     for artefact in (a for u in units for a in u.clean):
         _add(cleaned, artefact.facts["dropped"])
     kept = sum(a.facts["kept"] for u in units for a in u.clean)
     lost: dict[str, int] = {}
-    for part in parts.pool.parts:
+    for part in (raw := parts.pool.of(list(plan.recipe.sources))):
         _add(lost, dict(pl.read_parquet(part.drops, columns=["reason"])["reason"].value_counts().iter_rows()))
-    pool = sum(p.rows.facts["rows"] for p in parts.pool.parts)
+    pool = sum(p.rows.facts["rows"] for p in raw)
+    built = lineage.stage_facts(plan, parts.pool, pool)
     reasons: dict[str, int] = {}
     for total in totals:
         _add(reasons, total.dropped)
@@ -355,7 +368,8 @@ def _stages(plan: Plan, parts: Ingredients, totals: Sequence[Totals]) -> tuple[S
         StageFacts("ingest", read, rows, quarantined=bad),
         StageFacts("clean", rows, kept, dict(sorted(cleaned.items()))),
         StageFacts("dedup", kept, pool, dict(sorted(lost.items()))),
-        StageFacts("pick", pool, union, late["not-picked"]),
+        *((built,) if built else ()),
+        StageFacts("pick", built.written if built else pool, union, late["not-picked"]),
         StageFacts("mix", union, written, late["over-weight"]),
         *mark,
     )
@@ -365,6 +379,16 @@ def _rule_facts(pick: Pick) -> dict[str, Any]:
     """What of a pick matters under its rule."""
     idle = {"cover": {"temperature"}, "gumbel": {"strength"}}.get(pick.rule or "", {"temperature", "strength"})
     return pick.model_dump(mode="json", exclude_none=True, exclude=idle)
+
+
+def _said_of_scores(picked: Picked) -> dict[str, Any]:
+    """What the selector says of all its scores together, where it says anything."""
+    selection = picked.scored.selection
+    summary = getattr(recipe_file.selector_of(selection), "summary", None)
+    if summary is None:
+        return {}
+    scores = pl.concat([pl.read_parquet(s.file("scores.parquet")) for _, s in picked.scored.scores])
+    return summary(recipe_file.spec_of(selection), scores)
 
 
 def _selection_facts(picked: Picked) -> SelectionFacts:
@@ -381,7 +405,7 @@ def _selection_facts(picked: Picked) -> SelectionFacts:
         picked_rows=facts["rows"],
         picked_tokens=facts["tokens"],
         by_source={s: Tally(**t) for s, t in facts["by_source"].items()},
-        facts=picked.scored.fitted.facts,
+        facts=picked.scored.fitted.facts | _said_of_scores(picked),
     )
 
 
@@ -404,7 +428,8 @@ def _add(total: dict[str, int], more: dict[str, int]) -> None:
 
 def _inputs(pool: Pool, plan: Plan) -> dict[str, str]:
     """Digest of each source's files, whatever the shards were."""
-    return {n: digest(sorted(d for u in us for d in u.ingest.inputs)) for n, us in _units(plan, pool).items()}
+    read = {n: us for n, us in _units(plan, pool).items() if n in sources_of(plan)}
+    return {n: digest(sorted(d for u in us for d in u.ingest.inputs)) for n, us in read.items()}
 
 
 def _card_copy(plan: Plan, made: Artefact) -> Path:

@@ -11,9 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-MAX_TEXT = 1 << 20  # characters of an answer
+MAX_TEXT = 1 << 18  # characters of an answer: some 60,000 tokens
 MAX_DEPTH = 64  # of lists and objects in an argument; the deepest gold of the leaderboard has 4
 MAX_CALLS = 256  # in one answer; the leaderboard's golds have up to 8
+MAX_ARGUMENTS = 256  # of one call; the leaderboard's golds have up to 27
+MAX_NAME = 256  # characters of a tool's name, or of an argument's
 MAX_DIGITS = 400  # of a number: any float fits, and converting an integer takes no noticeable time
 
 Form = Literal["text", "message", "tags", "xml", "json", "python", "react"]
@@ -47,6 +49,19 @@ class Reading:
     calls: tuple[Call, ...] = ()
     form: Form = "text"
     problem: str = ""
+
+
+def checked(call: Call) -> Call:
+    """A call that keeps the bounds of names and of the number of arguments, unchanged; see `bounded` for its values.
+
+    Raises:
+        Unreadable: it does not.
+    """
+    if len(call.arguments) + len(call.positional) > MAX_ARGUMENTS:
+        raise Unreadable(f"a call has more than {MAX_ARGUMENTS} arguments")
+    if len(call.name) > MAX_NAME or any(len(k) > MAX_NAME for k in call.arguments):
+        raise Unreadable(f"a name is longer than {MAX_NAME} characters")
+    return call
 
 
 def bounded(value: Any, depth: int = 0) -> Any:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from mixtura.toolcalls.call import MAX_CALLS, MAX_DIGITS, Call, Unreadable, bounded
+from mixtura.toolcalls.call import MAX_CALLS, MAX_DIGITS, Call, Unreadable, bounded, checked
 from mixtura.toolcalls.python_text import python_value
 
 NAMES = ("name", "function", "api", "api_name", "tool_name", "tool")
@@ -124,7 +124,7 @@ def call_of(value: Any) -> Call:
         arguments = {}
     if not isinstance(arguments, Mapping):
         raise Unreadable("the arguments must be an object")
-    return Call(name, arguments if type(arguments) is dict else dict(arguments))
+    return checked(Call(name, arguments if type(arguments) is dict else dict(arguments)))
 
 
 def looks_like_call(value: Any) -> bool:

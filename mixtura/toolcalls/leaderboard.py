@@ -14,9 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from mixtura.errors import InputError
-from mixtura.toolcalls.expected import Expected, ExpectedCall
+from mixtura.toolcalls.expected import Expected, ExpectedCall, gold_calls
+from mixtura.toolcalls.render import row_turn
 from mixtura.toolcalls.tools import ANYTHING, Tool, read_tools
 from mixtura.toolcalls.values import Accepted
+
+NO_CALL = "None of the tools can do that."
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,7 @@ class Question:
 
     messages: turns of `role` and `content`, without the answer.
     schemas: the tools as the file has them.
+    truth: the expected calls as the file has them.
     """
 
     id: str
@@ -32,6 +36,22 @@ class Question:
     schemas: tuple[Mapping[str, Any], ...]
     tools: Mapping[str, Tool]
     expected: Expected
+    truth: tuple[Mapping[str, Any], ...] = ()
+
+    def row(self) -> dict[str, Any]:
+        """The case as a row: its first right answer is the last turn, and `meta` has all of them for the check.
+
+        Where no call is right, the last turn is a plain refusal.
+        """
+        calls = gold_calls(self.expected)
+        last = row_turn(calls) if calls else {"role": "assistant", "content": NO_CALL, "tool_calls": None}
+        asked = [{"role": t["role"], "content": t["content"], "tool_calls": None} for t in self.messages]
+        meta = {"id": self.id, "ground_truth": list(self.truth)}
+        return {
+            "messages": [*asked, last],
+            "tools": json.dumps([{"type": "function", "function": s} for s in self.schemas], ensure_ascii=False),
+            "meta": json.dumps(meta, ensure_ascii=False, sort_keys=True),
+        }
 
 
 def read_questions(questions: Path, answers: Path | None = None) -> list[Question]:
@@ -74,7 +94,7 @@ def question_of(line: Mapping[str, Any], truth: list[Any], where: str = "a case"
             raise InputError(where, "must have one tool per expected call", got=gold)
         ((name, arguments),) = gold.items()
         calls.append(expected_call(name, arguments, tools.get(name), where))
-    return Question(line["id"], tuple(turns[0]), tuple(schemas), tools, Expected(tuple(calls)))
+    return Question(line["id"], tuple(turns[0]), tuple(schemas), tools, Expected(tuple(calls)), tuple(truth))
 
 
 def expected_call(name: str, arguments: Any, tool: Tool | None, where: str = "a case") -> ExpectedCall:

@@ -20,7 +20,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mixtura.toolcalls.call import MAX_CALLS, MAX_TEXT, Call, Form, Reading, Unreadable, bounded, no_surrogate
+from mixtura.toolcalls.call import MAX_CALLS, MAX_TEXT, Call, Form, Reading, Unreadable, bounded, checked, no_surrogate
 from mixtura.toolcalls.json_text import call_of, calls_in, json_calls, json_value, json_values, looks_like_call
 from mixtura.toolcalls.python_text import python_calls, starts_like_calls
 
@@ -175,7 +175,7 @@ def _xml(text: str) -> list[Call]:
         if end < 0 or text[at:end].strip():
             raise Unreadable("<function> is not closed")
         at = end + len("</function>")
-        found.append(Call(opening[1].strip(), arguments))
+        found.append(checked(Call(opening[1].strip(), arguments)))
         if len(found) > MAX_CALLS:
             raise Unreadable(f"there are more than {MAX_CALLS} calls")
     if not found or text[at:].strip():
@@ -200,4 +200,4 @@ def _react(text: str, action: re.Match[str]) -> Reading:
     arguments = json_value((rest if end < 0 else rest[:end]).strip() or "{}")
     if not isinstance(arguments, dict):
         raise Unreadable("the arguments must be an object")
-    return Reading((Call(action[1].strip(), arguments),), "react")
+    return Reading((checked(Call(action[1].strip(), arguments)),), "react")

@@ -17,7 +17,17 @@ import re
 import unicodedata
 from typing import Any
 
-from mixtura.toolcalls.call import MAX_CALLS, MAX_DEPTH, MAX_DIGITS, Call, Unreadable, bounded, no_surrogate
+from mixtura.toolcalls.call import (
+    MAX_ARGUMENTS,
+    MAX_CALLS,
+    MAX_DEPTH,
+    MAX_DIGITS,
+    Call,
+    Unreadable,
+    bounded,
+    checked,
+    no_surrogate,
+)
 
 BLANK = re.compile(r"\s*")
 NAME = re.compile(r"[^\W\d][\w-]*(?:\.[^\W\d][\w-]*)*(?=\s*\()")  # of a tool, as Python or OpenAI allow it
@@ -84,6 +94,9 @@ class _Reader:
 
     def blank(self) -> str:
         """Skip white space; the next character, or ''."""
+        here = self.text[self.at : self.at + 1]
+        if "!" <= here <= "~":  # nearly always there is none
+            return here
         self.at = BLANK.match(self.text, self.at).end()  # type: ignore[union-attr]
         return self.text[self.at : self.at + 1]
 
@@ -147,9 +160,11 @@ class _Reader:
                 arguments[key] = value
             if closed:
                 break
+            if len(positional) > MAX_ARGUMENTS:
+                raise Unreadable(f"a call has more than {MAX_ARGUMENTS} arguments")
         else:
             self.at += 1
-        return Call(name[0].strip(), arguments, tuple(positional))
+        return checked(Call(name[0].strip(), arguments, tuple(positional)))
 
     def comma_or(self, closing: str) -> bool:
         """Past a comma, or past the closing bracket: then True. A comma may stand before the bracket."""

@@ -115,38 +115,50 @@ class _CallVerifier:
         self.name, self.offered, self.fold = expected.name, offered, mode == "normalised"
         self.accepted = expected.arguments
         self.schemas = tool.arguments.properties if tool else {}
-        self.open = tool is None or tool.arguments.more
         self.required = sorted(tool.arguments.required) if tool else []
-        self.demanded = [k for k, a in expected.arguments.items() if not a.omittable and k not in self.required]
+        self.optional = sorted(k for k, a in expected.arguments.items() if not (a.omittable or k in self.required))
+        self.demanded = frozenset([*self.required, *self.optional])
         self.golds = {
-            k: folded(a) if self.fold else a  # what the schema does not know stays wrong, whatever the gold says
+            k: (folded(a) if self.fold else a, self.schemas.get(k, ANYTHING))
             for k, a in expected.arguments.items()
-            if self.open or k in self.schemas
+            if tool is None or tool.arguments.more or k in self.schemas  # else it is wrong, whatever the gold says
         }
 
     def failures(self, call: Call, at: int) -> list[Failure]:
-        """Every failure of one call, by rank; [] where it is right."""
+        """Every failure of one call, by rank; [] where it is right.
+
+        Args:
+            call: what the answer calls.
+            at: its position in the answer.
+        """
         if call.name != self.name:
             kind = "wrong_tool" if call.name in self.offered else "hallucinated_tool"
             return [Failure(kind, "", call.name, at, want=self.name)]
+        extra, wrong = [], []
+        for key, value in call.arguments.items():
+            if key not in self.golds:
+                extra.append(key)
+                continue
+            gold, schema = self.golds[key]
+            if not equal(folded(value) if self.fold else value, gold, schema):
+                wrong.append(key)
+        if not (extra or wrong or call.positional) and call.arguments.keys() >= self.demanded:
+            return []
+        return self._told(call, at, extra, wrong)
+
+    def _told(self, call: Call, at: int, extra: Sequence[str], wrong: Sequence[str]) -> list[Failure]:
         given = call.arguments
         found = [Failure("positional_arg", "", self.name, at, got=v) for v in call.positional]
         found += [Failure("missing_required", k, self.name, at) for k in self.required if k not in given]
-        if not self.golds.keys() >= given.keys():
-            extra = [k for k in given if k not in self.golds]
-            unknown = [k for k in extra if k not in self.schemas]
-            found += [Failure("hallucinated_arg", k, self.name, at, got=given[k]) for k in unknown]
-            found += [Failure("redundant_arg", k, self.name, at, got=given[k]) for k in extra if k in self.schemas]
-        found += [Failure("missing_optional", k, self.name, at) for k in self.demanded if k not in given]
-        wrong = [f for k, v in given.items() if k in self.golds and (f := self._value(k, v, at))]
-        return found + sorted(wrong, key=_rank) if wrong else found
+        unknown = [k for k in extra if k not in self.schemas]
+        found += [Failure("hallucinated_arg", k, self.name, at, got=given[k]) for k in unknown]
+        found += [Failure("redundant_arg", k, self.name, at, got=given[k]) for k in extra if k in self.schemas]
+        found += [Failure("missing_optional", k, self.name, at) for k in self.optional if k not in given]
+        return found + sorted((self._value(k, given[k], at) for k in wrong), key=_rank)
 
-    def _value(self, key: str, value: Any, at: int) -> Failure | None:
-        schema, gold = self.schemas.get(key, ANYTHING), self.golds[key]
-        if equal(folded(value) if self.fold else value, gold, schema):
-            return None
+    def _value(self, key: str, value: Any, at: int) -> Failure:
         want = self.accepted[key].values
-        kind = _kind(value, schema, want)
+        kind = _kind(value, self.golds[key][1], want)
         return Failure(kind, key, self.name, at, got=value, want=list(want) if len(want) != 1 else want[0])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,11 @@ from e2e import corpus
 from generators import two_topics
 from tiny_lm import tiny_lm
 
+from mixtura import recipe_file
+from mixtura.cli import forecast
+from mixtura.cli.terminal import console
 from mixtura.errors import InputError
+from mixtura.stages.plan import Settings
 
 MODEL = {"options": {"model": "lm", "device": "cpu"}, "pick": {"budget_rows": 12}}
 SELECT: list[dict[str, Any]] = [
@@ -80,3 +85,16 @@ def test_a_model_that_is_lacking_is_told_before_any_work(tmp_path, model, need):
     with pytest.raises(InputError, match=need):
         corpus.curate_here(recipe)
     assert not list(tmp_path.glob(".mixtura/*/*")), "work was done before the model was looked for"
+
+
+def test_check_times_a_language_model_on_a_few_rows_and_writes_nothing(tmp_path):
+    recipe = build(tmp_path, SELECT[:2])
+    before = sorted(p.name for p in tmp_path.iterdir())
+    with console.capture() as captured:
+        forecast.show(recipe_file.load(recipe), Settings(base=str(tmp_path), workers=1))
+    said = " ".join(captured.get().split())
+    times = re.search(
+        r"with 1 workers \(ingest (\d+), clean (\d+), score by rds (\d+), score by perplexity (\d+)\)", said
+    )
+    assert times, said
+    assert sorted(p.name for p in tmp_path.iterdir()) == before

@@ -27,16 +27,26 @@ ROOT = Path(__file__).parents[2]
 FILES = sorted(p.stem for p in (ROOT / "mixtura/selectors").glob("[!_]*.py"))
 
 # check → selectors that it does not fit, and why
-EXEMPT = {"check_equal_rows_have_equal_scores": {"uniform": "its draw is keyed by id, so that equal rows differ"}}
+LONG = "sampling so many rows takes a minute; test_deficiency.py does it with fewer"
+EXEMPT = {
+    "check_equal_rows_have_equal_scores": {"uniform": "its draw is keyed by id, so that equal rows differ"},
+    "check_cut_into_shards_changes_no_bit": {"deficiency": LONG},
+    "check_picks_fit_the_budget_and_extend_smaller_ones": {"deficiency": LONG},
+}
 
 
 def spec_of(selector: Any, **changed: Any) -> Any:
     """The default options, and a language model where the selector reads with one."""
-    return selector.Spec(**({"model": tiny_lm()} if selector.needs.model else {}), **changed)
+    given = {"model": tiny_lm()} if selector.needs.model else {}
+    if selector.name == "deficiency":
+        given |= {"check": "exact", "samples": 1, "answer_tokens": 2, "sample_rows": 5}
+    return selector.Spec(**given, **changed)
 
 
 def pool_for(selector: Any, **options: Any) -> Planted:
     """Two topics, as conversations where the selector reads those."""
+    if selector.name == "deficiency":  # each row costs samples
+        options = {"pool_rows": 30, "wanted_rows": 8} | options
     planted = two_topics(**options)
     if "messages" not in selector.needs.columns:
         return planted

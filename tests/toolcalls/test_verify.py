@@ -130,6 +130,9 @@ def test_true_is_not_one():
     assert one.verdict("cancel(id=1)").passed
     assert one.verdict("cancel(id=True)").kind == "type_error:integer"
     assert one.verdict("cancel(id=1.0)").kind == "type_error:integer"
+    untyped = Verifier({}, one.expected)  # nothing says what the value must be
+    assert untyped.verdict("cancel(id=1)").passed
+    assert not untyped.verdict("cancel(id=True)").passed
 
 
 def test_greedy_matching_would_fail_here():

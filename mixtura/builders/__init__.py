@@ -1,0 +1,1 @@
+"""One file per builder; a recipe names it by its file stem."""
