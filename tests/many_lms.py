@@ -58,6 +58,6 @@ def folder(shape: str) -> str:
 
 
 @cache
-def opened(shape: str, batch_tokens: int = 512, max_tokens: int = 256) -> CausalLM:
+def opened(shape: str, batch_tokens: int = 128, max_tokens: int = 256) -> CausalLM:
     """As `lm.open_model` would open it on a CPU."""
     return CausalLM(folder(shape), max_tokens=max_tokens, device="cpu", batch_tokens=batch_tokens)

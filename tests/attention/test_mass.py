@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from mixtura.pipeline.attention import mass
 from mixtura.pipeline.attention.mass import Layer, by_indicator, by_lse, by_rows, indicator, naive, uniform
 
-SHAPES = {"grouped": (8, 2, 16, 150), "alone": (4, 4, 8, 77), "one key head": (6, 1, 32, 64)}  # H, G, d, n
+SHAPES = {"grouped": (8, 2, 16, 90), "alone": (4, 4, 8, 50), "one key head": (6, 1, 32, 40)}  # H, G, d, n
 WAYS = {"rows": by_rows, "indicator": by_indicator, "lse": by_lse, "naive": naive}
 
 
@@ -76,7 +76,7 @@ def test_a_mask_of_numbers_is_the_mask_of_truths():
     torch.testing.assert_close(uniform(one, spans, rows), uniform(two, spans, rows))
 
 
-@settings(max_examples=25)
+@settings(max_examples=8)
 @given(st.integers(1, 60), st.sampled_from([(2, 1), (2, 2), (4, 2)]), st.integers(0, 10**6))
 def test_masses_over_all_kinds_sum_to_one(n, heads, seed):
     layer = made(*heads, 8, n, seed=seed)
@@ -119,19 +119,19 @@ def test_a_row_that_sees_nothing_has_no_mass():
 def test_blocks_change_nothing_but_rounding(monkeypatch):
     layer, spans, rows = problem("grouped")
     want = {name: way(layer, spans, rows) for name, way in WAYS.items()}
-    monkeypatch.setattr(mass, "BLOCK", 8 * 150 * 7)  # seven rows at a time
+    monkeypatch.setattr(mass, "BLOCK", 8 * 90 * 20)  # twenty rows at a time
     for name, way in WAYS.items():
-        torch.testing.assert_close(way(layer, spans, rows), want[name], atol=1e-6, rtol=0)
+        torch.testing.assert_close(way(layer, spans, rows), want[name], atol=3e-6, rtol=0)
 
 
 def test_barred_keys_are_as_if_they_were_not_there():
     layer, spans, rows = problem("grouped")
-    barred = torch.zeros(150, dtype=torch.bool)
-    barred[10:60] = True
+    barred = torch.zeros(90, dtype=torch.bool)
+    barred[10:40] = True
     kept = torch.nonzero(~barred)[:, 0]
-    late = rows[rows >= 60]
+    late = rows[rows >= 40]
     without = Layer(layer.query[:, kept], layer.key[:, kept], layer.scale)
-    want = by_rows(without, spans[kept], late - 50)
+    want = by_rows(without, spans[kept], late - 30)
     torch.testing.assert_close(by_rows(layer, spans, late, barred), want, atol=1e-6, rtol=0)
 
 

@@ -66,12 +66,14 @@ def by_hand(matrix: np.ndarray, reading: Reading, begin: int, end: int) -> dict[
     }
 
 
-@pytest.mark.parametrize("way", ["auto", "rows", "naive"])
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(
+    ("shape", "way"),
+    [*((shape, "auto") for shape in SHAPES), ("llama-grouped", "rows"), ("gemma2", "naive"), ("gpt2", "lse")],
+)
 def test_every_answer_of_every_shape_is_as_in_the_whole_matrix(shape, way):
-    """To 1e-5, in batches of several lengths with padding; on the default layer and the two at the ends."""
+    """To 1e-5, in batches of several lengths with padding; on the default layer and the first."""
     checked = 0
-    for layer in (None, 0, 3):
+    for layer in (None, 0):
         reader = AttentionReader(opened(shape), layer=layer, way=way)
         for which, answers in enumerate(reader.accounts(readings(shape))):
             reading = readings(shape)[which]
@@ -80,7 +82,7 @@ def test_every_answer_of_every_shape_is_as_in_the_whole_matrix(shape, way):
                 for column, value in by_hand(matrix, reading, answer.begin, answer.end).items():
                     assert answers[answer.turn][column] == pytest.approx(value, abs=1e-5), (layer, which, column)
                     checked += 1
-    assert checked == 3 * 7 * 8
+    assert checked == 2 * 7 * 8
 
 
 @pytest.mark.parametrize("shape", ["mistral-sliding", "gemma2"])
@@ -105,7 +107,7 @@ def test_company_and_batches_change_no_bit(shape):
     whole = reader.accounts(readings(shape))
     heads = reader.strongest_heads(readings(shape), 0.2)
     losses = reader.losses(readings(shape), heads)
-    for order in ([0], [4, 2], [3, 1, 0, 2, 4]):
+    for order in ([0], [3, 1, 0, 2, 4]):
         some = [readings(shape)[i] for i in order]
         assert reader.accounts(some) == [whole[i] for i in order]
         assert reader.losses(some, heads) == [losses[i] for i in order]
@@ -113,7 +115,7 @@ def test_company_and_batches_change_no_bit(shape):
 
 def test_other_batches_change_only_rounding():
     whole = AttentionReader(opened("qwen2")).accounts(readings())
-    other = AttentionReader(opened("qwen2", batch_tokens=64)).accounts(readings())
+    other = AttentionReader(opened("qwen2", batch_tokens=32)).accounts(readings())
     for one, two in zip(whole, other, strict=True):
         for turn, columns in one.items():
             assert two[turn] == pytest.approx(columns, abs=1e-5)
@@ -155,7 +157,7 @@ def test_losses_are_the_models_own(shape):
 
 
 def test_a_row_longer_than_a_batch_has_the_same_losses():
-    one, two = (AttentionReader(opened("llama", batch_tokens=b)).losses(readings()) for b in (512, 32))
+    one, two = (AttentionReader(opened("llama", batch_tokens=b)).losses(readings()) for b in (128, 32))
     for a, b in zip(one, two, strict=True):
         assert a == pytest.approx(b, rel=1e-5)
 

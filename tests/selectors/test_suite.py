@@ -37,19 +37,22 @@ EXEMPT = {
 
 def spec_of(selector: Any, **changed: Any) -> Any:
     """The default options, and a language model where the selector reads with one."""
-    given = {"model": tiny_lm()} if selector.needs.model else {}
+    given: dict[str, Any] = {"model": tiny_lm()} if selector.needs.model else {}
     if selector.name == "deficiency":
         given |= {"check": "exact", "samples": 1, "answer_tokens": 2, "sample_rows": 5}
+    elif "messages" in selector.needs.columns:
+        given |= {"sample_rows": 20}
     return selector.Spec(**given, **changed)
 
 
 def pool_for(selector: Any, **options: Any) -> Planted:
-    """Two topics, as conversations where the selector reads those."""
-    if selector.name == "deficiency":  # each row costs samples
-        options = {"pool_rows": 30, "wanted_rows": 8} | options
-    planted = two_topics(**options)
+    """Two topics; where the selector reads conversations, as those, and fewer: each takes milliseconds."""
     if "messages" not in selector.needs.columns:
-        return planted
+        return two_topics(**options)
+    if selector.name == "deficiency":  # each row costs samples
+        planted = two_topics(**({"pool_rows": 30, "wanted_rows": 8} | options))
+    else:
+        planted = two_topics(pool_rows=options.get("pool_rows", 600) // 10, wanted_rows=20)
     return replace(planted, **{k: as_conversations(getattr(planted, k)) for k in ("pool", "target", "reference")})
 
 
@@ -87,7 +90,8 @@ def check_cut_into_shards_changes_no_bit(selector):
     planted = pool_for(selector, pool_rows=1100)  # more than one tile of 512 rows
     spec, fitted = spec_of(selector), fit(selector, planted)
     whole = selector.score(spec, fitted, planted.pool)
-    for sizes in ([1] * 20, [300, 500, 300], [513, 587]):
+    n = len(planted.pool)
+    for sizes in ([1] * 20, [3 * n // 11, 5 * n // 11, 3 * n // 11], [513 * n // 1100, 587 * n // 1100]):
         ends = np.cumsum([0, *sizes])
         pieces = [cut(planted.pool, np.arange(a, b)) for a, b in pairwise(ends)]
         parts = pl.concat([selector.score(spec, fitted, p) for p in pieces])
@@ -188,7 +192,7 @@ def check_picks_fit_the_budget_and_extend_smaller_ones(selector):
     scores = planted.pool.rows.select("id", "source", "tokens").join(scored(selector, planted), on="id")
     rules = ("top", "gumbel") if selector.scale in ("log_weight", "probability") else ("top",)
     for rule in rules:
-        for unit, budgets in (("rows", (1, 17, 60, 300)), ("tokens", (40, 500, 3000))):
+        for unit, budgets in (("rows", (1, 17, 60, len(planted.pool))), ("tokens", (40, 500, 3000))):
             before: list[str] = []
             for budget in budgets:
                 spec = Pick.model_validate({"rule": rule, f"budget_{unit}": budget})

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import torch
 
 from mixtura.pipeline.attention.options import FIRST, KINDS, RESPONSE, USER
-
-if TYPE_CHECKING:
-    import torch
 
 
 def account(masses: torch.Tensor, even: torch.Tensor) -> dict[str, float]:
@@ -25,22 +22,21 @@ def account(masses: torch.Tensor, even: torch.Tensor) -> dict[str, float]:
         `head` is the maximum outside (appendix B.3). Differs: only tokens of user messages count, where the code counts
         all but headers, newlines, start and end tokens, system prompts included. The other columns are ours.
     """
+    masses = masses.double()
     user = masses[..., USER]
     beside_sink = (1 - masses[..., FIRST]).clamp(min=1e-9)
     said = (user + masses[..., RESPONSE]).clamp(min=1e-9)
-    strongest = _strongest(user)
+    by_head = torch.stack([user, user / beside_sink, user / said])  # [3, H, r]
+    raw, sinkless, share = by_head.amax(1).mean(1).tolist()
+    mean = masses.mean((0, 1)).tolist()
     baseline = float(even[:, USER].double().mean())
-    return {
-        "raw": strongest,
-        "lift": strongest - baseline,
-        "sinkless": _strongest(user / beside_sink),
-        "share": _strongest(user / said),
-        "head": float(user.double().mean(1).max()),
-        "mean": float(user.double().mean()),
+    columns = {
+        "raw": raw,
+        "lift": raw - baseline,
+        "sinkless": sinkless,
+        "share": share,
+        "head": float(user.mean(1).max()),
+        "mean": mean[USER],
         "even": baseline,
-    } | {f"mass_{kind}": float(masses[..., i].double().mean()) for i, kind in enumerate(KINDS)}
-
-
-def _strongest(part: torch.Tensor) -> float:
-    """The mean over rows of the largest over heads."""
-    return float(part.max(0).values.double().mean())
+    }
+    return columns | {f"mass_{kind}": value for kind, value in zip(KINDS, mean, strict=True)}

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -164,7 +165,7 @@ class Transcriber:
         if any(m.get("tool_calls") for m in messages if m["role"] == "assistant"):
             return []  # calls are rendered beside the content, where no mark can be put
         held = {c for m in messages for c in m.get("content") or ""}
-        opening, closing = [chr(c) for c in PRIVATE if chr(c) not in held][:2]
+        opening, closing = islice((chr(c) for c in PRIVATE if chr(c) not in held), 2)
         said = [i for i, m in enumerate(messages) if (m.get("content") or "").strip()]
         marked = list(messages)
         for i in said:
