@@ -192,7 +192,7 @@ def check_picks_fit_the_budget_and_extend_smaller_ones(selector):
     scores = planted.pool.rows.select("id", "source", "tokens").join(scored(selector, planted), on="id")
     rules = ("top", "gumbel") if selector.scale in ("log_weight", "probability") else ("top",)
     for rule in rules:
-        for unit, budgets in (("rows", (1, 17, 60, len(planted.pool))), ("tokens", (40, 500, 3000))):
+        for unit, budgets in (("rows", (1, 17, 60, len(planted.pool))), ("tokens", (40, 500, 10 * len(planted.pool)))):
             before: list[str] = []
             for budget in budgets:
                 spec = Pick.model_validate({"rule": rule, f"budget_{unit}": budget})
