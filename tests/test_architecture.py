@@ -21,6 +21,7 @@ MAY = {
     "toolcalls": {"errors", "verdict"},
     "checks": {"errors", "verdict", "checking", "toolcalls"},
     "mining": {*(CORE - {"recipe_file"}), "generation", "toolcalls"},
+    "search": {*(CORE - {"recipe_file"}), "generation", "mining", "toolcalls"},
     "selectors": {*(CORE - {"recipe_file"}), "pipeline", "generation", "mining", "toolcalls", "checks"},
     "trainer": {*(CORE - {"recipe_file"}), "pipeline"},
     "stages": {*CORE, "pipeline"},
@@ -28,7 +29,7 @@ MAY = {
     "propose": {*CORE, "pipeline", "stages", "tasks", "generation"},
     "builders": {*(CORE - {"recipe_file"}), "pipeline", "tasks", "generation"},
     "probe": {*CORE, "pipeline", "stages", "trainer"},
-    "flows": {*CORE, "pipeline", "stages", "trainer", "probe", "generation", "mining", "toolcalls", "checks"},
+    "flows": {*CORE, "pipeline", "stages", "trainer", "probe", "generation", "mining", "search", "toolcalls", "checks"},
     "cli": {*CORE, "pipeline", "stages", "trainer", "probe", "flows", "tasks", "propose"},
 }
 # a heavy library → the only places that may import it

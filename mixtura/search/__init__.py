@@ -1,0 +1,1 @@
+"""Search a model's own continuations for right answers and near misses, and pair them."""
