@@ -119,3 +119,18 @@ def test_seeds_differ():
     one, two = (mix({"x": picks(a)}, rows(a), Mix(), seed=s)["id"].to_list() for s in (1, 2))
     assert one != two
     assert sorted(one) == sorted(two)
+
+
+def test_a_group_with_a_row_for_evaluation_is_tested_on_whole():
+    ids = [f"r{i}" for i in range(40)]
+    picks = {"s": pl.DataFrame({"id": ids, "score": [0.0] * 40, "rank": range(40)})}
+    groups = [f"g{i // 2}" if i < 20 else None for i in range(40)]
+    rows = pl.DataFrame(
+        {"id": ids, "tokens": [1] * 40, "split_group": groups, "evaluate_only": [i in (3, 30) for i in range(40)]}
+    )
+    mixed = mix(picks, rows, Mix(splits=Splits(validation=0.2)), seed=1)
+    split = dict(mixed.select("id", "split").iter_rows())
+    assert {i for i in ids if split[i] == "test"} == {"r2", "r3", "r30"}
+    without = mix(picks, rows.drop("evaluate_only"), Mix(splits=Splits(validation=0.2)), seed=1)
+    rest = dict(without.select("id", "split").iter_rows())
+    assert all(split[i] == rest[i] for i in ids if split[i] != "test")

@@ -21,7 +21,8 @@ def mix(picks: Mapping[str, pl.DataFrame], rows: pl.DataFrame, spec: Mix, *, see
 
     Args:
         picks: selection → `id, score, rank`, ids unique within each; in the recipe's order.
-        rows: `id, tokens, split_group` of at least every picked row.
+        rows: `id, tokens, split_group` of at least every picked row; where there is a column `evaluate_only`, the
+            split group of a row with it is tested on, whole.
         spec: weights, their unit, the budget, the splits.
         seed: of splits and order.
 
@@ -35,6 +36,10 @@ def mix(picks: Mapping[str, pl.DataFrame], rows: pl.DataFrame, spec: Mix, *, see
     if spec.weights is not None:
         owned = _weighted(owned, spec)
     owned = owned.with_columns(split=pl.Series(split_of(owned["id"], owned["split_group"], spec.splits, seed=seed)))
+    if "evaluate_only" in owned.columns:
+        group = pl.coalesce("split_group", "id")
+        aside = pl.col("evaluate_only").any().over(group)
+        owned = owned.with_columns(split=pl.when(aside).then(pl.lit("test")).otherwise("split"))
     shuffled = owned.with_columns(
         at=pl.col("split").replace_strict({s: i for i, s in enumerate(SPLITS)}, return_dtype=pl.Int8),
         key=pl.Series(keys(owned["id"], seed, "order"), dtype=pl.UInt64),

@@ -112,8 +112,7 @@ def mix(plan: Plan, pool: Pool, picked: list[Picked]) -> Artefact:
     def write(folder: Path) -> dict[str, Any]:
         frames = {p.scored.selection.word: p.frame for p in picked}
         wanted = pl.concat([f.select("id") for f in frames.values()]).unique()
-        columns = ["id", "tokens", "split_group"]
-        rows = pl.concat([pl.read_parquet(p.path, columns=columns).join(wanted, on="id", how="semi") for p in parts])
+        rows = pl.concat([_sizes(plan, p).join(wanted, on="id", how="semi") for p in parts])
         mixed = mixing.mix(frames, rows, plan.recipe.mix, seed=plan.recipe.seed)
         tables.write(folder / "mixed.parquet", mixed)
         return {"read": wanted.height, "rows": mixed.height, "splits": _counts(mixed, "split")}
@@ -134,6 +133,18 @@ def mix(plan: Plan, pool: Pool, picked: list[Picked]) -> Artefact:
         )
         stage.line = f"{made.facts['rows']:,} rows: " + ", ".join(f"{n:,} {s}" for s, n in made.facts["splits"].items())
     return made
+
+
+def _sizes(plan: Plan, part: Part) -> pl.DataFrame:
+    """What mixing reads of a part: `id, tokens, split_group`, and `evaluate_only` where the recipe has builds."""
+    columns = ["id", "tokens", "split_group"]
+    if not plan.recipe.build:
+        return pl.read_parquet(part.path, columns=columns)
+    if part.source in plan.recipe.sources:
+        return pl.read_parquet(part.path, columns=columns).with_columns(evaluate_only=pl.lit(False))
+    rows = pl.read_parquet(part.path, columns=[*columns, "meta"])
+    aside = pl.col("meta").str.contains('"evaluate_only":true', literal=True)  # as `builder.Built` writes it
+    return rows.select(*columns, evaluate_only=aside.fill_null(False))
 
 
 def language_model(plan: Plan, selection: Selection) -> lm.Located | None:
