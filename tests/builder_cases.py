@@ -158,8 +158,8 @@ def subtask_case(n: int = 60) -> Case:
             language=("en", "de")[i % 2],
             text=f"mail {i}: where is my order {90 + i}?",
             meta={
-                "kind": "mail" if i % 5 else "note", "label": ["parcel", "refund", "other"][i % 3], "who": f"person {i}",
-                "order": 90 + i, "urgency": i % 7,
+                "kind": "mail" if i % 5 else "note", "label": ["parcel", "refund", "other"][i % 3],
+                "who": f"person {i}", "order": 90 + i, "urgency": i % 7,
             },
         )
         for i in range(n)
