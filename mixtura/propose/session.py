@@ -10,10 +10,12 @@ from typing import Any
 import polars as pl
 
 from mixtura.errors import InputError
+from mixtura.generation.contract import Generator
 from mixtura.pipeline import embed as embedding
 from mixtura.pipeline import tables
 from mixtura.propose import cluster, columns, page
 from mixtura.propose.draft import Drafted, Found, draft, pool_of
+from mixtura.propose.reworded import reword
 from mixtura.stages import choose, gather
 from mixtura.stages.plan import Plan
 from mixtura.store import Artefact, write_synced
@@ -56,13 +58,14 @@ class Proposal:
     encoder: str
 
 
-def propose(plan: Plan, wishes: Wishes, memberships: str) -> Proposal:
+def propose(plan: Plan, wishes: Wishes, memberships: str, model: Generator | None = None) -> Proposal:
     """Draft a task pool from a recipe's sources; nothing is written but artefacts.
 
     Args:
         plan: its recipe's sources, clean and embed count; selections do not.
         wishes: what is asked.
         memberships: name of the file that `write` will put the clusters' rows into.
+        model: names the steps and writes their instructions; without one they have stock wordings.
 
     Raises:
         InputError: the corpus is empty, or smaller than the number of clusters.
@@ -84,6 +87,10 @@ def propose(plan: Plan, wishes: Wishes, memberships: str) -> Proposal:
             roles = columns.detect(rows)
             drafted = draft(Found(rows, frame["id"].to_list(), requests, clusters, roles))
             stage.line = f"{len(drafted)} steps, {len(roles)} of them from columns"
+            if model is not None:
+                said = reword(drafted, model, seed=plan.recipe.seed)
+                drafted = said.drafted
+                stage.line += f", {said.taken} worded by the model"
     pool = pool_of(wishes.domain, f"Proposed from {len(rows):,} rows; edit before use", drafted, memberships)
     members = pl.DataFrame({"id": frame["id"], "cluster": clusters.labels}).sort("id")
     sources = dict(frame["source"].value_counts().sort("source").iter_rows())
