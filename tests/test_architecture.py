@@ -24,7 +24,7 @@ MAY = {
     "search": {*(CORE - {"recipe_file"}), "generation", "mining", "toolcalls"},
     "selectors": {*(CORE - {"recipe_file"}), "pipeline", "generation", "mining", "toolcalls", "checks"},
     "trainer": {*(CORE - {"recipe_file"}), "pipeline"},
-    "stages": {*CORE, "pipeline"},
+    "stages": {*CORE, "pipeline", "generation"},
     "tasks": {*CORE, "pipeline"},
     "propose": {*CORE, "pipeline", "stages", "tasks", "generation"},
     "builders": {*(CORE - {"recipe_file"}), "pipeline", "tasks", "generation"},

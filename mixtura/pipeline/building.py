@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from mixtura.pipeline import tables
 from mixtura.pipeline.builder import Built, Means, asked_text
 from mixtura.pipeline.contract import Fitted, Shard
 from mixtura.pipeline.embed import read_vectors
+from mixtura.pipeline.lm import Located
 from mixtura.rows import MESSAGES, QUARANTINE, ROW
 from mixtura.store import Artefact, Store, code_version
 
@@ -39,13 +40,16 @@ ASKED = pa.schema(
 )
 
 
+Opener = Callable[[Any], Any]  # the generator that a builder's options name; this part knows none
+
+
 @dataclass(frozen=True)
 class Chosen:
     """A builder by its word, with its options as JSON: picklable, and part of an artefact's key.
 
     name: what the recipe calls its rows.
     files: option → path and digest of the file that it names.
-    generator: identity of the model that it asks; "" where it asks none.
+    model: the language model that `options` names, on this machine; None where it asks none, or a server has it.
     """
 
     word: str
@@ -53,7 +57,7 @@ class Chosen:
     options: dict[str, Any]
     seed: int
     files: dict[str, tuple[str, str]] = field(default_factory=dict)
-    generator: str = ""
+    model: Located | None = None
 
     @property
     def builder(self) -> Any:
@@ -62,28 +66,27 @@ class Chosen:
 
     @property
     def spec(self) -> Any:
-        """The options as the builder's own model."""
-        return self.builder.Spec.model_validate(self.options)
+        """The options as the builder's own model; a language model by its folder here."""
+        return self.builder.Spec.model_validate(self.options | ({"model": self.model.folder} if self.model else {}))
 
     @property
     def key(self) -> dict[str, Any]:
-        """What an artefact's key says of it: a file counts by its contents, wherever it lies."""
+        """What an artefact's key says of it: a file and a model count by their contents, wherever they lie."""
         files = {option: digest for option, (_, digest) in self.files.items()}
         own = {k: v for k, v in self.options.items() if k not in files}
-        return {
-            "builder": self.word, "name": self.name, "options": own, "files": files, "seed": self.seed,
-            "generator": self.generator,
-        }  # fmt: skip
+        own |= {"model": self.model.identity} if self.model else {}
+        return {"builder": self.word, "name": self.name, "options": own, "files": files, "seed": self.seed}
 
     @property
     def code(self) -> str:
         """Version of the builder's code and of this module's."""
         return code_version(registry.words("builders")[self.word], LIBRARIES) + code_version(__name__)
 
-    def means(self, generator: Any = None) -> Means:
+    def means(self, open_generator: Opener | None) -> Means:
         """What the builder works with."""
         texts = {option: Path(path).read_text(encoding="utf-8") for option, (path, _) in self.files.items()}
-        return Means(self.seed, texts, generator)
+        asks = self.builder.needs.generator and getattr(self.spec, "model", None)
+        return Means(self.seed, texts, open_generator(self.spec) if asks and open_generator else None)
 
 
 @dataclass(frozen=True)
@@ -142,11 +145,11 @@ class Material:
         return (s.read() for s in self.shards)
 
 
-def fit(chosen: Chosen, shards: Sequence[Rows], store: Store, generator: Any = None) -> Artefact:
+def fit(chosen: Chosen, shards: Sequence[Rows], store: Store, open_generator: Opener | None = None) -> Artefact:
     """Let a builder look at all rows; the artefact `surveyed` holds what it learned, and its facts."""
 
     def write(folder: Path) -> dict[str, Any]:
-        fitted = chosen.builder.fit(chosen.spec, Material(shards), chosen.means(generator))
+        fitted = chosen.builder.fit(chosen.spec, Material(shards), chosen.means(open_generator))
         fitted.save(folder)
         return fitted.facts
 
@@ -165,7 +168,7 @@ class BuildJob:
     store: str
 
 
-def build_shard(job: BuildJob, generator: Any = None) -> Artefact:
+def build_shard(job: BuildJob, open_generator: Opener | None = None) -> Artefact:
     """New rows of one shard, as ingest would leave them, so that the later stages take them as such.
 
     Returns:
@@ -180,7 +183,7 @@ def build_shard(job: BuildJob, generator: Any = None) -> Artefact:
     def write(folder: Path) -> dict[str, Any]:
         shard = job.shard.read()
         chosen = job.chosen
-        built = chosen.builder.build(chosen.spec, Fitted.load(Path(job.fitted)), shard, chosen.means(generator))
+        built = chosen.builder.build(chosen.spec, Fitted.load(Path(job.fitted)), shard, chosen.means(open_generator))
         turned = _turned(chosen, shard, built)
         tables.write(folder / "turned.parquet", turned)
         tables.write(folder / "quarantine.parquet", QUARANTINE.empty_table())

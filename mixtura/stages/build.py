@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from mixtura import recipe_file
 from mixtura.errors import InputError
-from mixtura.pipeline import building, locate
+from mixtura.generation.opening import open_generator
+from mixtura.pipeline import building, lm, locate
 from mixtura.pipeline import clean as cleaning
 from mixtura.pipeline import embed as embedding
 from mixtura.recipe import Build, Clean
@@ -38,7 +39,7 @@ def chosen(plan: Plan, spec: Build) -> building.Chosen:
     """A build's builder with its options and files.
 
     Raises:
-        InputError: a file that an option names is not there, or not within the recipe's reach.
+        InputError: a file or model that an option names is not there, or not within the recipe's reach.
     """
     builder = recipe_file.builder_of(spec)
     options = recipe_file.builder_spec_of(spec)
@@ -47,15 +48,21 @@ def chosen(plan: Plan, spec: Build) -> building.Chosen:
         if named := getattr(options, option):
             path = locate.file_path(named, plan.where, key=f"build.{spec.word}.options.{option}")
             files[option] = (str(path), file_digest(path))
-    return building.Chosen(spec.builder, spec.word, options.model_dump(mode="json"), plan.recipe.seed, files)
+    model = None
+    if builder.needs.generator and (named := getattr(options, "model", None)) and not getattr(options, "server", None):
+        model = lm.locate(options, plan.model(named), key=f"build.{spec.word}.options.model")  # pyright: ignore[reportArgumentType]
+    return building.Chosen(spec.builder, spec.word, options.model_dump(mode="json"), plan.recipe.seed, files, model)
 
 
 def _add(plan: Plan, stage: Tracker, pool: Pool, spec: Build) -> Pool:
     builder = chosen(plan, spec)
     shards = _shards(plan, stage, pool, spec)
-    fitted = stage.add(building.fit(builder, [s for _, s in shards], plan.store))
+    fitted = stage.add(building.fit(builder, [s for _, s in shards], plan.store, open_generator))
     jobs = [building.BuildJob(builder, fitted.path, fitted.digest, s, str(plan.store.root)) for _, s in shards]
-    made = plan.map(stage, building.build_shard, jobs)
+    if builder.builder.needs.generator:  # one process: a model is large, and a server is asked many things at once
+        made = [stage.add(building.build_shard(job, open_generator)) for job in jobs]
+    else:
+        made = plan.map(stage, building.build_shard, jobs)
     if not sum(a.facts["rows"] for a in made):
         raise InputError(
             f"build {spec.word!r}",
