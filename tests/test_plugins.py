@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import polars as pl
@@ -45,7 +46,24 @@ def read(stream, options):
 
 READER = Reader(read, endings=(".bars",))
 '''
-ENTRY_POINTS = "[mixtura.selectors]\nlongest = mine.longest\n[mixtura.readers]\nbars = mine.bars\n"
+CHECK = '''
+"""Right is what is shouted."""
+from mixtura import checking
+from mixtura.checking import Question, dialogue, text_of
+from mixtura.verdict import PASSED, failed
+
+class Shouting:
+    name, Spec = "shouting", checking.Spec
+    def question(self, spec, row):
+        prompt, gold = dialogue(row)
+        return Question(prompt, gold, lambda a: PASSED if text_of(a).isupper() else failed("too_quiet"))
+
+CHECK = Shouting()
+'''
+ENTRY_POINTS = (
+    "[mixtura.selectors]\nlongest = mine.longest\n[mixtura.readers]\nbars = mine.bars\n"
+    "[mixtura.checks]\nshouting = mine.shouting\n"
+)
 RECIPE = {
     "name": "own",
     "sources": {"notes": {"files": "notes.bars"}},
@@ -64,6 +82,7 @@ def site(tmp_path) -> Path:
         "mine/longest.py": SELECTOR,
         "mine/measure.py": MEASURE,
         "mine/bars.py": READER,
+        "mine/shouting.py": CHECK,
         "mine-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: mine\nVersion: 1.0\n",
         "mine-1.0.dist-info/entry_points.txt": ENTRY_POINTS,
     }.items():
@@ -145,3 +164,16 @@ def _replace(path: Path, old: str, new: str) -> None:
     text = path.read_text()
     assert old in text
     path.write_text(text.replace(old, new))
+
+
+def test_a_check_of_ones_own(site):
+    code = """
+from mixtura.registry import find
+check = find("checks", "shouting")
+row = {"messages": [{"role": "user", "content": "?"}, {"role": "assistant", "content": "YES"}]}
+asked = check.question(check.Spec(), row)
+print(asked.judge(asked.gold).passed, asked.judge("yes").kind)
+"""
+    env = os.environ | {"PYTHONPATH": f"{site}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=60)
+    assert (done.stdout.strip(), done.stderr) == ("True too_quiet", "")
