@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import orjson
 import polars as pl
+from scripted import Scripted
 
+from mixtura.generation.contract import Ask
 from mixtura.pipeline.builder import Built, Means
 from mixtura.pipeline.contract import Shard
 from mixtura.registry import find
@@ -217,7 +219,33 @@ def toolstate_case(n: int = 30) -> Case:
     )
 
 
+def render_case() -> Case:
+    """Reviews in two clouds of vectors; a third of them with a label."""
+    rng = np.random.default_rng(4)
+    side = rng.integers(0, 2, 60)
+    vectors = unit(rng.normal(0, 0.5, (60, 4)) + np.where(side, 1, -1)[:, None] * np.eye(4)[0])
+    rows = [made_row(i, text=f"review {i}", meta={"label": str(s)} if i % 3 == 0 else None) for i, s in enumerate(side)]
+    return Case(shard_of(rows, vectors), {"label": "{label}", "words": {"0": "terrible", "1": "great"}})
+
+
+def sums_case(**options: Any) -> Case:
+    """Sums that a model gets right, wrong, or right at the second try, and one row that has no number."""
+
+    def reply(ask: Ask, sample: int) -> str:
+        said = ask.messages[-1]["content"]
+        number = int(said.split()[2])
+        right = number % 3 == 0 if "Correct answer" not in said else number % 3 == 1
+        return f"It makes {2 * number + (0 if right and sample % 2 == 0 else 1)}"
+
+    rows = [made_row(i, messages=conversation(f"What is {i} + {i} ?", f"{2 * i}")) for i in range(30)]
+    rows.append(made_row(30, messages=conversation("What is it?", "Nobody knows")))
+    return Case(shard_of(rows), {"model": "scripted", "check": "numeric"} | options, generator=Scripted(reply))
+
+
 CASES = {
+    "onpolicy": lambda: sums_case(samples=4),
+    "render": render_case,
+    "selfanswer": sums_case,
     "choices": choices_case,
     "multilingual": multilingual_case,
     "probes": probes_case,
