@@ -88,7 +88,9 @@ def table(rows: Sequence[dict[str, Any]]) -> dict[str, list[float]]:
     return found
 
 
-def measure(model: str, data: Path, rows: int, seeds: Sequence[int], keep: Path, *, attention_only: bool = False) -> Any:
+def measure(
+    model: str, data: Path, rows: int, seeds: Sequence[int], keep: Path, *, attention_only: bool = False
+) -> Any:
     """Tables of every set over all seeds' draws; values are kept in a file, set by set, and not measured twice."""
     kept = json.loads(keep.read_text()) if keep.exists() else {}
     for seed in seeds:

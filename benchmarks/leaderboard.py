@@ -27,6 +27,7 @@ CATEGORIES = (
     "simple_python", "multiple", "parallel", "parallel_multiple",
     "live_simple", "live_multiple", "live_parallel", "live_parallel_multiple",
 )  # fmt: skip
+NO_CALL = ("irrelevance", "live_irrelevance")  # there every call is wrong; they have no answers
 PARSER = ("resolve_ast_call", "resolve_ast_by_type")
 INNER = Path("berkeley-function-call-leaderboard")
 
@@ -64,9 +65,7 @@ def cases(data: Path, categories: tuple[str, ...] = CATEGORIES) -> list[Case]:
     found = []
     for category in categories:
         name = f"BFCL_v4_{category}.json"
-        answers = (folder / "possible_answer" / name).read_text(encoding="utf-8").split("\n")
-        truth = {a["id"]: a["ground_truth"] for a in map(json.loads, filter(str.strip, answers))}
-        found += [Case(category, q, truth[q.id]) for q in read_questions(folder / name)]
+        found += [Case(category, q, list(q.truth)) for q in read_questions(folder / name)]
     return found
 
 
@@ -88,7 +87,9 @@ def load_oracle(repository: Path) -> Oracle:
                 warnings.simplefilter("ignore")
                 output = parse(text)
         except Exception:  # noqa: BLE001 - so does the leaderboard: what cannot be decoded is wrong
-            return Judged(False, "decode")
+            return Judged(case.category in NO_CALL, "decode")
+        if case.category in NO_CALL:  # its runner, `_evaluate_single_relevance_entry`: any call is wrong
+            return Judged(not output or not _is_calls(output), "")
         if not _is_calls(output):
             return Judged(False, "decode")
         schemas = json.loads(json.dumps(case.question.schemas))

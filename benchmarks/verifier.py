@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.hostile import REPEATED, hostile, watched
-from benchmarks.leaderboard import Case, Oracle, cases, load_oracle
+from benchmarks.leaderboard import NO_CALL, Case, Oracle, cases, load_oracle
 from benchmarks.mutations import gold, mutants
 from mixtura.toolcalls.expected import gold_calls
 from mixtura.toolcalls.leaderboard import question_of
@@ -38,6 +38,7 @@ WHY = {
     "integer for a decimal": "it takes 26 for 26.0 alone, not in a list. Ours is right",
     "calls in another order": "its matching is greedy, and takes the wrong pair first. Ours is right",
 }  # fmt: skip
+NOISE = ("text in capitals", "text with other blanks", "text with forgiven signs", "text with an apostrophe")
 FOLDING = (
     "it forgives signs and case in texts at two levels, and where the schema wants text; we do everywhere. A choice"
 )
@@ -70,6 +71,7 @@ def measure(*, quick: bool, data: Path | None, repository: Path | None, seed: in
         if real and oracle
         else {}
     )
+    found |= no_call(cases(data, NO_CALL), oracle) if data and oracle else {}
     return {"verifier_agreement": None} | found | stand(20_000 if quick else 100_000, seed)
 
 
@@ -89,7 +91,9 @@ def made_up(count: int) -> list[Case]:
     return found
 
 
-def speeds(questions: Sequence[Case], oracle: Oracle | None) -> dict[str, Any]:
+def speeds(
+    questions: Sequence[Case], oracle: Oracle | None, sizes: Sequence[int] = (1000, 2000, 4000, 8000)
+) -> dict[str, Any]:
     """Calls a second by form, of the best of three passes; and how the whole grows with the number of rows."""
     verifiers = [Verifier(c.question.tools, c.question.expected) for c in questions]
     golds = [gold_calls(c.question.expected) for c in questions]
@@ -107,7 +111,7 @@ def speeds(questions: Sequence[Case], oracle: Oracle | None) -> dict[str, Any]:
     rates["mutants"] = made / _seconds(lambda v, a: v.verdict(a), *zip(*pairs, strict=True))
     for form, rate in rates.items():
         print(f"verify {form:<8} {rate:>10,.0f} calls/s", flush=True)
-    exponent = _exponent(questions)
+    exponent = _exponent(questions, sizes)
     print(f"cost by number of rows: exponent {exponent:.3f}", flush=True)
     found = {"verifier_calls_per_s": min(rates.values()), "verifier_row_exponent": exponent}
     if oracle:
@@ -133,15 +137,14 @@ def _seconds(judge: Callable[..., Any], *columns: Sequence[Any], passes: int = 3
     return best
 
 
-def _exponent(questions: Sequence[Case]) -> float:
+def _exponent(questions: Sequence[Case], sizes: Sequence[int]) -> float:
     """Of CPU seconds over rows, by least squares on logarithms: from schemas and golds to verdicts."""
-    rows = [questions[i % len(questions)] for i in range(8000)]
+    rows = [questions[i % len(questions)] for i in range(max(sizes))]
     texts = [gold(c.question) for c in rows]
 
     def whole(n: int) -> float:
         return _seconds(lambda c, t: Verifier(c.question.tools, c.question.expected).verdict(t), rows[:n], texts[:n])
 
-    sizes = [1000, 2000, 4000, 8000]
     return _slope([(math.log(n), math.log(whole(n))) for n in sizes])
 
 
@@ -184,9 +187,9 @@ def agreement(questions: Sequence[Case], oracle: Oracle, *, seeds: Sequence[int]
     _tell(golds, alike, alike_refused, same_class, classes, differences)
     everything = alike + alike_refused
     return {
-        "verifier_agreement": alike[True] / alike.total(),
-        "verifier_agreement_with_code": everything[True] / everything.total(),
-        "verifier_class_agreement": same_class[True] / same_class.total(),
+        "verifier_agreement": _share(alike),
+        "verifier_agreement_with_code": _share(everything),
+        "verifier_class_agreement": _share(same_class),
         "verifier_golds_passed": golds[True, True] / golds.total(),
         "verifier_golds_nobody_passes": golds[False, False],
         "verifier_golds_judged_differently": golds[True, False] + golds[False, True],
@@ -194,6 +197,23 @@ def agreement(questions: Sequence[Case], oracle: Oracle, *, seeds: Sequence[int]
         "verifier_mutants_valid": valid,
         "verifier_fewest_mutants_of_a_case": fewest,
     }
+
+
+def no_call(questions: Sequence[Case], oracle: Oracle) -> dict[str, Any]:
+    """The questions where no call is right: prose, calls of each tool, and calls that are cut off."""
+    alike: Counter[tuple[str, bool]] = Counter()
+    for case in questions:
+        verifier = Verifier(case.question.tools, case.question.expected)
+        calls = [f"[{name}({next(iter(t.arguments.properties), 'x')}=1)]" for name, t in case.question.tools.items()]
+        texts = [("prose", "None of these tools can do that."), ("prose", "[]"), *(("call", c) for c in calls)]
+        for kind, text in [*texts, *(("call that is cut off", c[:-2]) for c in calls)]:
+            alike[kind, verifier.verdict(text).passed == oracle(case, text).valid] += 1
+    for kind in sorted({k for k, _ in alike}):
+        print(f"no call is right: {kind}: {alike[kind, True]} of {alike[kind, True] + alike[kind, False]} judged alike")
+    right, total = (
+        sum(n for (k, a), n in alike.items() if k != "call that is cut off" and a in s) for s in ({True}, {True, False})
+    )
+    return {"verifier_no_call_agreement": right / total}
 
 
 def _same(error: str) -> set[str]:
@@ -204,7 +224,12 @@ def _same(error: str) -> set[str]:
 
 def _why(change: str) -> str:
     """The reason of a difference by the last part of the change."""
-    return WHY.get(change.rpartition(": ")[2], FOLDING)
+    last = change.rpartition(": ")[2]
+    return FOLDING if last in NOISE else WHY.get(last, f"not explained: {last}")
+
+
+def _share(counted: Counter[bool]) -> float | None:
+    return counted[True] / counted.total() if counted else None
 
 
 def _tell(
@@ -217,7 +242,7 @@ def _tell(
 ) -> None:
     both, total = golds[True, True], golds.total()
     print(f"golds: {both} of {total} pass in both, {golds[False, False]} in neither", flush=True)
-    print(f"mutants without code: {alike[True]} of {alike.total()} judged alike ({alike[True] / alike.total():.4%})")
+    print(f"mutants without code: {alike[True]} of {alike.total()} judged alike")
     print(f"mutants with code or nameless values: {alike_refused[True]} of {alike_refused.total()} judged alike")
     print(f"classes: {same_class[True]} of {same_class.total()} named alike")
     print("our classes: " + ", ".join(f"{k or 'passed'} {n}" for k, n in classes.most_common()))

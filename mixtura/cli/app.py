@@ -138,6 +138,26 @@ def train(
 
 
 @app.command()
+def questions(
+    file: Annotated[
+        Path, typer.Argument(help="A file of questions, such as BFCL_v4_multiple.json.", show_default=False)
+    ],
+    out: Annotated[Path, typer.Argument(help="The JSONL file to write; it must not exist yet.", show_default=False)],
+    answers: Annotated[
+        Path | None, typer.Option(help="The file of possible answers; by default its namesake in possible_answer/.")
+    ] = None,
+) -> None:
+    """Turn the Berkeley leaderboard's questions and possible answers into rows that a recipe reads.
+
+    Each row ends with the first right answer; the check `tool_calls` accepts all of them. The leaderboard is a
+    benchmark: measure on these rows, and do not train on what you report.
+    """
+    from mixtura.cli import questions as command
+
+    command.write(file, out, answers)
+
+
+@app.command()
 def schema() -> None:
     """Print the JSON Schema of a recipe.
 

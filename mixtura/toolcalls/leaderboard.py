@@ -15,7 +15,7 @@ from typing import Any
 
 from mixtura.errors import InputError
 from mixtura.toolcalls.expected import Expected, ExpectedCall, gold_calls
-from mixtura.toolcalls.render import row_turn
+from mixtura.toolcalls.render import message
 from mixtura.toolcalls.tools import ANYTHING, Tool, read_tools
 from mixtura.toolcalls.values import Accepted
 
@@ -38,19 +38,19 @@ class Question:
     expected: Expected
     truth: tuple[Mapping[str, Any], ...] = ()
 
-    def row(self) -> dict[str, Any]:
-        """The case as a row: its first right answer is the last turn, and `meta` has all of them for the check.
+    def record(self) -> dict[str, Any]:
+        """The case as a record of a JSONL file, which any recipe reads: the first right answer is its last turn.
 
-        Where no call is right, the last turn is a plain refusal.
+        What else is right stands in `ground_truth`, which the check `tool_calls` looks for. Where no call is right, the
+        last turn is a plain refusal.
         """
         calls = gold_calls(self.expected)
-        last = row_turn(calls) if calls else {"role": "assistant", "content": NO_CALL, "tool_calls": None}
-        asked = [{"role": t["role"], "content": t["content"], "tool_calls": None} for t in self.messages]
-        meta = {"id": self.id, "ground_truth": list(self.truth)}
+        last = message(calls) if calls else {"role": "assistant", "content": NO_CALL}
         return {
-            "messages": [*asked, last],
-            "tools": json.dumps([{"type": "function", "function": s} for s in self.schemas], ensure_ascii=False),
-            "meta": json.dumps(meta, ensure_ascii=False, sort_keys=True),
+            "case": self.id,
+            "messages": [*({"role": t["role"], "content": t["content"]} for t in self.messages), last],
+            "tools": [{"type": "function", "function": s} for s in self.schemas],
+            "ground_truth": list(self.truth),
         }
 
 

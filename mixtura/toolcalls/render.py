@@ -31,13 +31,6 @@ def message(calls: Sequence[Call], content: str | None = None) -> dict[str, Any]
     return {"role": "assistant", "content": content, "tool_calls": [_function(c) for c in calls]}
 
 
-def row_turn(calls: Sequence[Call], content: str | None = None) -> dict[str, Any]:
-    """The same as a row keeps it, see `rows.Message`: `tool_calls` is JSON."""
-    return message(calls, content) | {
-        "tool_calls": json.dumps([_function(c) for c in calls], ensure_ascii=False, sort_keys=True)
-    }
-
-
 def _function(call: Call) -> Mapping[str, Any]:
     return {"type": "function", "function": {"name": call.name, "arguments": dict(call.arguments)}}
 

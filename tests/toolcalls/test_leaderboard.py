@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from mixtura.cli.app import app
 from mixtura.errors import InputError
+from mixtura.pipeline.shapes import recognise
+from mixtura.registry import find
 from mixtura.toolcalls.leaderboard import Question, question_of, read_questions
 from mixtura.toolcalls.parse import parse
 from mixtura.toolcalls.values import Accepted
@@ -19,9 +25,9 @@ from mixtura.toolcalls.verify import Verifier
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from benchmarks.leaderboard import load_oracle
+from benchmarks import verifier
+from benchmarks.leaderboard import Judged, load_oracle
 from benchmarks.mutations import gold, mutants
-from benchmarks.verifier import made_up
 
 SCHEMAS = [
     {
@@ -116,7 +122,7 @@ def _number(key: str, value: Any) -> Any:
 @pytest.mark.parametrize("name", [t for t in TRUTHS if t != "no call"])
 def test_strict_verdicts_on_mutants_are_those_of_the_enumeration(name):
     question = question_of(LINE, TRUTHS[name])
-    verifier = Verifier(question.tools, question.expected, "strict")
+    judge = Verifier(question.tools, question.expected, "strict")
     right = every_right_answer(question)
     assert len(right) >= 4
     made = [m for seed in range(4) for m in mutants(question, seed, 150)]
@@ -125,7 +131,7 @@ def test_strict_verdicts_on_mutants_are_those_of_the_enumeration(name):
         reading = parse(mutant.text)
         wanted = bool(reading.calls) and not any(c.positional for c in reading.calls)
         wanted = wanted and _canonical([(c.name, c.arguments) for c in reading.calls]) in right
-        assert verifier.verdict(mutant.text).passed == wanted, mutant
+        assert judge.verdict(mutant.text).passed == wanted, mutant
         passed += wanted
     assert len(made) > 200
     assert 3 <= passed < len(made) / 2
@@ -135,10 +141,10 @@ def test_every_right_answer_passes():
     for name in ("one call", "omittable", "parallel"):
         question = question_of(LINE, TRUTHS[name])
         for mode in ("strict", "normalised"):
-            verifier = Verifier(question.tools, question.expected, mode)
+            judge = Verifier(question.tools, question.expected, mode)
             for answer in every_right_answer(question):
                 calls = [{"name": n, "arguments": a} for n, a in json.loads(answer)]
-                assert verifier.verdict(json.dumps(calls)).passed, answer
+                assert judge.verdict(json.dumps(calls)).passed, answer
 
 
 @pytest.mark.parametrize(
@@ -164,8 +170,8 @@ def test_every_right_answer_passes():
 )  # fmt: skip
 def test_each_change_has_its_class(change, kinds):
     question = question_of(LINE, TRUTHS["one call"])
-    verifier = Verifier(question.tools, question.expected)
-    found = {verifier.verdict(m.text).kind for s in range(3) for m in mutants(question, s, 200) if m.change == change}
+    judge = Verifier(question.tools, question.expected)
+    found = {judge.verdict(m.text).kind for s in range(3) for m in mutants(question, s, 200) if m.change == change}
     assert found
     assert found <= kinds
 
@@ -181,7 +187,7 @@ def test_mutants_are_repeatable_and_leave_the_question_alone():
 
 
 def test_made_up_questions_pass_their_golds():
-    for case in made_up(30):
+    for case in verifier.made_up(30):
         assert Verifier(case.question.tools, case.question.expected).verdict(gold(case.question)).passed
 
 
@@ -205,16 +211,29 @@ def test_files_are_joined_by_name(folder):
     assert all(not q.expected.calls for q in read_questions(folder / "q.json"))  # as in the categories of irrelevance
 
 
-def test_a_question_as_a_row_is_judged_alike(folder):
-    from mixtura.registry import find
-
+def test_the_command_writes_rows_that_are_judged_alike(folder):
+    """From the leaderboard's files to a verdict: command, JSONL, the shape that ingest recognises, the check."""
+    done = CliRunner().invoke(app, ["questions", str(folder / "q.json"), str(folder / "out/rows.jsonl")])
+    assert done.exit_code == 0, done.output
+    records = [json.loads(line) for line in (folder / "out/rows.jsonl").read_text().splitlines()]
+    shape = recognise({key for r in records for key in r}, "rows.jsonl")
     check = find("checks", "tool_calls")
-    for question in read_questions(folder / "q.json"):
-        asked = check.question(check.Spec(), question.row())
-        verifier = Verifier(question.tools, question.expected)
+    questions = read_questions(folder / "q.json")
+    for question, record in zip(questions, records, strict=True):
+        asked = check.question(check.Spec(), shape(record))
+        judge = Verifier(question.tools, question.expected)
         assert asked.judge(asked.gold).passed
-        for mutant in mutants(question, 0, 60) if question.expected.calls else ():
-            assert asked.judge(mutant.text) == verifier.verdict(mutant.text)
+        assert [t["role"] for t in asked.prompt] == ["user"]
+        for mutant in mutants(question, 0, 30) if question.expected.calls else ():
+            assert asked.judge(mutant.text) == judge.verdict(mutant.text)
+    assert len(records) == 4
+
+
+def test_the_command_keeps_what_is_there(folder):
+    (folder / "rows.jsonl").write_text("mine")
+    done = CliRunner().invoke(app, ["questions", str(folder / "q.json"), str(folder / "rows.jsonl")])
+    assert isinstance(done.exception, InputError)
+    assert (folder / "rows.jsonl").read_text() == "mine"
 
 
 @pytest.mark.parametrize(
@@ -243,3 +262,27 @@ def test_files_that_are_not_there(folder):
         read_questions(folder / "none.json")
     with pytest.raises(InputError, match="bfcl_eval"):
         load_oracle(folder)
+
+
+def test_the_benchmark_at_the_smallest_size(capsys):
+    """Without the leaderboard's files: speeds of made-up questions. Hostile answers have a test of their own."""
+    figures = verifier.speeds(verifier.made_up(12), None, sizes=(10, 20, 40))
+    assert {"verifier_calls_per_s", "verifier_row_exponent", "verifier_python_per_s"} <= set(figures)
+    assert all(math.isfinite(f) for f in figures.values())
+    assert figures["verifier_calls_per_s"] == min(v for k, v in figures.items() if k.endswith("_per_s"))
+    assert len(re.findall(r"^verify \w+ +[\d,]+ calls/s$", capsys.readouterr().out, re.M)) == 5
+
+
+def test_agreement_counts_what_a_wrong_oracle_says():
+    """An oracle that finds everything right agrees on the right answers alone."""
+    cases = verifier.made_up(6)
+    says_yes = verifier.agreement(cases, lambda case, text: Judged(True, ""), seeds=[0], most=40)
+    verdicts = [
+        (m.change.endswith(verifier.REFUSED), Verifier(c.question.tools, c.question.expected).verdict(m.text).passed)
+        for c in cases
+        for m in mutants(c.question, 0, 40)
+    ]
+    plain = [passed for refused, passed in verdicts if not refused]
+    assert says_yes["verifier_agreement"] == sum(plain) / len(plain)
+    assert says_yes["verifier_mutants"] == len(verdicts)
+    assert says_yes["verifier_golds_passed"] == 1
