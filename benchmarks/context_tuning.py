@@ -33,8 +33,26 @@ T0 = "self_instruct_t0/data/finetuning/t0_train_50k/data_per_template"
 READ = ("adversarial_qa_*_question_context_answer", "adversarial_qa_*_answer_the_following_q",
         "adversarial_qa_*_based_on", "quoref_*", "sciq_Direct_Question")  # fmt: skip
 CLOSED = ("sciq_Direct_Question_Closed_Book_", "kilt_tasks_hotpotqa_*")
-PIECE = 45  # words of a passage that a row shows: a small model on a CPU reads no more
 INDICATOR = "[IND]"
+COPIES, COPIED = 4, 18  # shuffled texts from each passage that the base model learns to copy, and their words
+TOKENS = 1_024  # of an optimiser step
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is done: words of a passage that a row shows, steps of the base model, rows of each kind, passes."""
+
+    model: TinyModel
+    piece: int
+    steps: int
+    rows: int
+    epochs: float
+    test: int  # held-out questions of each kind
+    seeds: int
+
+
+FULL = Size(TinyModel(layers=4, width=256, heads=4, vocabulary=2048), 60, 8_000, 700, 3, 400, 5)
+QUICK = Size(TinyModel(layers=2, width=96, heads=3, vocabulary=512), 24, 1_500, 240, 1, 120, 3)
 
 
 @dataclass(frozen=True)
@@ -51,20 +69,20 @@ class Question:
         return self.prompt.replace("{}", self.passage, 1)
 
 
-def questions(data: Path, seed: int) -> tuple[list[Question], list[Question]]:
+def questions(data: Path, piece: int, seed: int) -> tuple[list[Question], list[Question]]:
     """Passage questions whose answer stands in their passage, and closed-book ones; each once, in a drawn order."""
     rng = np.random.default_rng(seed)
     read: dict[tuple[str, str], Question] = {}
     for prompt, answer in _records(data, READ):
         passage = max(prompt.split("\n"), key=len)
         words = passage.split()
-        fits = len(words) >= PIECE and 1 <= len(answer.split()) <= 4 and len(answer) > 2
+        fits = len(words) >= piece and 1 <= len(answer.split()) <= 4 and len(answer) > 2
         if fits and answer in passage and "?" in prompt.replace(passage, ""):
             around = len(passage[: passage.index(answer)].split())
-            first = int(np.clip(around - rng.integers(4, PIECE - 8), 0, len(words) - PIECE))
-            piece = " ".join(words[first : first + PIECE])
-            if answer in piece:
-                question = Question(prompt.replace(passage, "{}", 1), answer, piece, 1)
+            first = int(np.clip(around - rng.integers(4, piece - 8), 0, len(words) - piece))
+            shown = " ".join(words[first : first + piece])
+            if answer in shown:
+                question = Question(prompt.replace(passage, "{}", 1), answer, shown, 1)
                 read.setdefault((question.prompt, answer), question)
     closed = {(p, a): Question(p, a) for p, a in _records(data, CLOSED) if len(a.split()) <= 4 and len(p) < 400}
     return [[q[i] for i in rng.permutation(len(q))] for q in (list(read.values()), list(closed.values()))]  # pyright: ignore
@@ -125,19 +143,24 @@ def frame_of(rows: list[Question]) -> pl.DataFrame:
     return pl.DataFrame(table(made)).unique("id", keep="first", maintain_order=True)
 
 
-def base_model(folder: Path, rows: list[Question], spec: TinyModel, steps: int, seed: int) -> Path:
-    """A model that reads: shuffled passages said twice teach it to copy, questions with their passage to answer."""
+def base_model(folder: Path, rows: list[Question], size: Size, seed: int) -> Path:
+    """A model that reads: shuffled words said twice teach it to copy, questions with their passage to answer."""
     from mixtura.trainer import train
 
     rng = np.random.default_rng(seed)
-    shuffled = [" ".join(rng.permutation(q.passage.split())) for q in rows for _ in range(3)]
-    pieces = [f"{words}\n{words}" for words in shuffled]  # no language helps here: only copying does
-    data = folder_of(folder / "base-data", frame_of(rows), False, pieces)
-    settings = Train(model=spec, loss="all", sequence_length=256, batch_tokens=2048, micro_batch=8, steps=steps,
-                     learning_rate=3e-3, checkpoint_every=10_000, device="cpu")  # fmt: skip
+    shuffled = [" ".join(rng.permutation(q.passage.split())[:COPIED]) for q in rows for _ in range(COPIES)]
+    data = folder_of(folder / "base-data", frame_of(rows), False, [f"{w}\n{w}" for w in shuffled])
+    settings = _settings(size.model, size, loss="all", steps=size.steps, learning_rate=4e-3)
     facts = train(data, settings, out=folder / "base", seed=seed, progress=_tell)
     print(f"base: {facts['parameters']:,} parameters, {facts['seconds']:.0f} s", flush=True)
     return folder / "base"
+
+
+def _settings(model: str | TinyModel, size: Size, **more: Any) -> Train:
+    length = 128 if size.piece <= 24 else 256
+    return Train(
+        model=model, sequence_length=length, batch_tokens=TOKENS, checkpoint_every=100_000, device="cpu", **more
+    )
 
 
 def _tell(progress: Any) -> None:
@@ -226,38 +249,23 @@ def tuned(arm: str, rows: pl.DataFrame, model: Path, folder: Path, size: Size, s
         right = sum(hit) / len(hit)
         marked = rows.with_columns(marking.written(rows["messages"], places, INDICATOR))
     data = folder_of(folder / f"{arm}-{seed}-data", marked, arm != "none")
-    settings = Train(model=str(model), sequence_length=256, batch_tokens=2048, micro_batch=8, epochs=size.epochs,
-                     learning_rate=1e-3, checkpoint_every=10_000, device="cpu")  # fmt: skip
+    settings = _settings(str(model), size, epochs=size.epochs, learning_rate=1e-3)
     train(data, settings, out=folder / f"{arm}-{seed}", seed=seed)
     return folder / f"{arm}-{seed}", right
 
 
-@dataclass(frozen=True)
-class Size:
-    """How much is done: steps of the base model, rows of each kind, passes, held-out questions, seeds."""
-
-    model: TinyModel
-    steps: int
-    rows: int
-    epochs: float
-    test: int
-    seeds: int
-
-
-FULL = Size(TinyModel(layers=4, width=192, heads=4, vocabulary=2048), 4_000, 700, 3, 400, 5)
-QUICK = Size(TinyModel(layers=2, width=128, heads=4, vocabulary=1024), 400, 240, 1, 120, 3)
-
-
 def experiment(data: Path, out: Path, size: Size) -> list[dict[str, Any]]:
     """Every arm and seed, a line of results each; what an earlier call finished is read, not repeated."""
-    read, closed = questions(data, 0)
+    read, closed = questions(data, size.piece, 0)
     base, tune, test, closed_tune, closed_test = parts(read, closed, size.test)
     test, closed_test = test[: size.test], closed_test[: size.test]
-    model = out / "base" if (out / "base").exists() else base_model(out, base, size.model, size.steps, 0)
+    model = out / "base" if (out / "base").exists() else base_model(out, base, size, 0)
     held = {"passage": test, "another": swapped(test, base, 0), "closed": closed_test}
     done = out / "results.jsonl"
     lines = [json.loads(x) for x in done.read_text().splitlines()] if done.exists() else []
-    for arm, seed in [("base", 0), *((a, s) for s in range(size.seeds) for a in ARMS)]:
+    by_hand, by_score = ARMS[:4], ARMS[4:]
+    runs = [(a, s) for arms in (by_hand, by_score) for s in range(size.seeds) for a in arms]
+    for arm, seed in [("base", 0), *runs]:
         if any(x["arm"] == arm and x["seed"] == seed for x in lines):
             continue
         folder, right = model, float("nan")

@@ -10,6 +10,7 @@ import polars as pl
 
 from mixtura.cli.terminal import console, table
 from mixtura.errors import InputError
+from mixtura.pipeline import marks
 from mixtura.pipeline.evidence import verdict
 from mixtura.pipeline.summary import Summary
 from mixtura.pipeline.wording import beginning, number, share, visible
@@ -43,6 +44,8 @@ def show(mixture: Path) -> None:
         ["selection", "selector", "scored", "picked", "tokens"],
         [(s.name, s.selector, s.pool_rows, s.picked_rows, s.picked_tokens) for s in summary.selections],
     )
+    if summary.marks:
+        console.print(f"\n{marks.verdict(summary.marks)}", markup=False, soft_wrap=True)
     if summary.evidence:
         console.print(f"\n{verdict(summary.evidence)}", markup=False, soft_wrap=True)
     console.print(f"\n[dim]report {mixture}/report.html · ledger {mixture}/ledger.parquet[/]")
@@ -117,7 +120,9 @@ def _account(record: dict[str, Any], mixture: Path) -> None:
     files = sorted((mixture / record["split"]).glob("*.parquet")) if (mixture / record["split"]).is_dir() else []
     if not files:
         return
-    rows = pl.scan_parquet(files).filter(pl.col("id") == record["id"]).select("why", "score").collect()
+    rows = pl.scan_parquet(files).filter(pl.col("id") == record["id"]).collect()
+    if rows.height and "marks" in rows.columns:
+        _marked(rows["marks"][0], mixture)
     if not rows.height or not rows["why"][0]:
         return
     account = json.loads(rows["why"][0])
@@ -126,6 +131,16 @@ def _account(record: dict[str, Any], mixture: Path) -> None:
         account = {k: v for k, v in account.items() if k not in {*PRICED, "serves"}}
     for reason, value in account.items():
         _because(f"{reason.replace('_', ' ')}: {f'{value:.4g}' if isinstance(value, float) else value}")
+
+
+def _marked(found: pl.Series | None, mixture: Path) -> None:
+    """Each answer of the row, its score, and whether the message before it carries the indicator."""
+    facts = summary_of(mixture).marks
+    for answer in [] if found is None or facts is None else found.to_list():
+        scores = "has no score" if answer["score"] is None else f"scores {number(answer['score'])}"
+        carries = f"marked with {facts.indicator}" if answer["marked"] else "not marked"
+        said = f"  answer      turn {answer['turn'] + 1} {scores}: {carries}"
+        console.print(said, markup=False, soft_wrap=True)
 
 
 def _priced(account: dict[str, Any], score: float, mixture: Path) -> None:

@@ -1,4 +1,4 @@
-"""The indicator of a mixture's marks as one token of the model (conditional fine-tuning: Wang et al. 2024, section 3.2).
+"""A mixture's indicator as one token of the model: conditional fine-tuning (Wang et al. 2024, section 3.2).
 
 The new token starts as the mean of the tokens that the model knows, in the input and in the output embedding. Its
 first logit is then the mean of the others, so its probability is at most 1 / (V + 1) of any distribution that the

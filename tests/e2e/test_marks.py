@@ -11,6 +11,7 @@ import yaml
 from e2e.corpus import contents
 
 from mixtura import recipe_file
+from mixtura.cli import inspect_mixture
 from mixtura.errors import RecipeError
 from mixtura.stages.curate import curate
 from mixtura.stages.plan import Plan, Settings
@@ -176,3 +177,18 @@ def test_text_form_carries_the_indicator_too(base):
     made = curate(Plan.of(recipe_file.load(base / "recipe.yaml"), Settings(base=str(base), workers=1)))
     texts = rows_of(made).filter(pl.col("source") == "manual")["text"]
     assert all(t.count(" [IND]\n\nAssistant: ") == 2 for t in texts)
+
+
+def test_show_and_why_tell_of_the_marks(base, capsys):
+    made = run(base, BY_SELECTOR)
+    inspect_mixture.show(made.folder)
+    assert "scored answers" in capsys.readouterr().out
+    rows = rows_of(made)
+    for source, says in (("manual", "marked with [IND]"), ("smalltalk", "not marked")):
+        row = rows.filter(pl.col("source") == source).row(0, named=True)
+        inspect_mixture.why(made.folder, row["id"])
+        told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  answer")]
+        assert len(told) == 2
+        for line, mark in zip(told, row["marks"], strict=True):
+            score = "has no score" if mark["score"] is None else f"scores {mark['score']:.3f}"
+            assert line == f"  answer      turn {mark['turn'] + 1} {score}: {says}"

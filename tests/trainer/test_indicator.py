@@ -103,7 +103,7 @@ def test_it_is_saved_with_the_model(tmp_path):
 def test_a_word_that_the_tokenizer_reads_otherwise_is_refused():
     made = loaded("tied")
     taken = next(t for t in ("the", "at", "he", "an") if t in made.tokenizer.get_vocab())
-    with pytest.raises(InputError, match="must read .* as one token"):
+    with pytest.raises(InputError, match=r"must read .* as one token"):
         add_indicator(made, taken)
 
 

@@ -14,6 +14,7 @@ from mixtura.pipeline.report.plots import TALL, WIDE, Axis, Mark
 from mixtura.pipeline.summary import MarkFacts
 
 OPEN, FILLED = Mark("rest", "Not marked", "pool"), Mark("marked", "Marked", "s0")
+ALL, ONE = Mark("all", "All sources", "pool"), Mark("marked", "This source", "s0")
 
 
 def told(x: MarkFacts, exhibits: Exhibits) -> dict[str, Any]:
@@ -34,6 +35,7 @@ def told(x: MarkFacts, exhibits: Exhibits) -> dict[str, Any]:
         "plot": _spread(x, exhibits),
         "key": plots.legend([OPEN, FILLED]),
         "shares": _shares(x),
+        "shares_key": plots.legend([ALL, ONE]),
         "scored": x.total.scored,
     }
 
@@ -66,7 +68,10 @@ def _shares(x: MarkFacts) -> Markup:
     order = sorted(x.by_source.items(), key=lambda s: (-s[1].answers, s[0]))
     items = [(name, {"all": everywhere, "marked": t.marked / t.scored}) for name, t in order if t.scored]
     top = max((v for _, line in items for v in line.values()), default=0.0) or 1.0
-    series = [Mark("all", "All sources", "pool"), Mark("marked", "This source", "s0")]
-    return plots.legend(series) + plots.dumbbells(
-        items, series, Axis(0.0, min(1.0, top * 1.02)), plots.percent, label="Share of scored answers that are marked"
+    return plots.dumbbells(
+        items,
+        [ALL, ONE],
+        Axis(0.0, min(1.0, top * 1.02)),
+        plots.percent,
+        label="Share of scored answers that are marked",
     )
