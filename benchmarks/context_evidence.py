@@ -18,16 +18,16 @@ from benchmarks.context_labels import Labelled, labelled
 
 SCORES = ("raw", "lift", "sinkless", "share", "head", "mean", "gain passage", "gain user", "barred")
 CONTROLS = ("prompt length", "answer length", "minus loss")
-HEAD_ROWS = 16  # of each label, on which the strongest heads are found; they are not scored
+HEAD_ROWS = 8  # of each label, on which the strongest heads are found; they are not scored
 
 
-def values(model: str, rows: Sequence[Labelled], *, attention_only: bool = False) -> list[dict[str, Any]]:
+def values(model: str, rows: Sequence[Labelled], measures: frozenset[str]) -> list[dict[str, Any]]:
     """Every score of every row that can be scored, with its label, source and lengths.
 
     Args:
         model: folder of a causal LM.
-        rows: from `labelled`; the first `HEAD_ROWS` of each label are used up to find heads.
-        attention_only: leave out the scores that need losses.
+        rows: from `labelled`; where heads are to be barred, the first `HEAD_ROWS` of each label go to find them.
+        measures: as a recipe names them; `gain` is measured with both kinds of withholding.
     """
     from mixtura.pipeline.attention.reader import AttentionReader
     from mixtura.pipeline.attention.survey import Conversation, Survey
@@ -36,18 +36,16 @@ def values(model: str, rows: Sequence[Labelled], *, attention_only: bool = False
     # a batch per row: with so few rows of each length, batches would be filled up with copies
     reader = AttentionReader(CausalLM(model, max_tokens=2048, device="cpu", batch_tokens=1))
     given = [Conversation(r.messages) for r in rows]
-    drawn = [i for label in (0, 1) for i in [j for j, r in enumerate(rows) if r.label == label][:HEAD_ROWS]]
-    plain = Survey(reader, measures=frozenset({"attention"}))
-    measures = frozenset({"attention"} if attention_only else {"attention", "gain", "barred"})
-    heads = []
-    if not attention_only:
-        read = plain.read([given[i] for i in drawn])
+    drawn, heads = [], []
+    if "barred" in measures:
+        drawn = [i for label in (0, 1) for i in [j for j, r in enumerate(rows) if r.label == label][:HEAD_ROWS]]
+        read = Survey(reader, measures=frozenset()).read([given[i] for i in drawn])
         heads = reader.strongest_heads([x for r in read for x in r.readings], 0.05)
-    kept = [i for i in range(len(rows)) if attention_only or i not in drawn]
+    kept = [i for i in range(len(rows)) if i not in drawn]
     found = Survey(reader, measures=measures, heads=heads, withheld="passage").measure([given[i] for i in kept])
     silent: list[dict[int, float]] = []
-    if not attention_only:
-        silent = Survey(reader, measures=measures, withheld="user")._without([given[i] for i in kept], found)
+    if "gain" in measures:
+        silent = Survey(reader, measures=measures, withheld="user").losses_without([given[i] for i in kept], found)
     out = []
     for at, (i, m) in enumerate(zip(kept, found, strict=True)):
         for turn, v in m.values.items():
@@ -89,14 +87,20 @@ def table(rows: Sequence[dict[str, Any]]) -> dict[str, list[float]]:
 
 
 def measure(
-    model: str, data: Path, rows: int, seeds: Sequence[int], keep: Path, *, attention_only: bool = False
-) -> Any:
-    """Tables of every set over all seeds' draws; values are kept in a file, set by set, and not measured twice."""
+    model: str,
+    data: Path,
+    rows: int,
+    seeds: Sequence[int],
+    keep: Path,
+    sets: Sequence[str],
+    measures: frozenset[str] = frozenset({"attention", "gain", "barred"}),
+) -> dict[str, dict[str, list[float]]]:
+    """Tables of the sets over all seeds' draws; values are kept in a file, set by set, and not measured twice."""
     kept = json.loads(keep.read_text()) if keep.exists() else {}
     for seed in seeds:
         for name, some in labelled(data, rows, seed).items():
-            if (key := f"{name} {seed}") not in kept:
-                kept[key] = values(model, some, attention_only=attention_only)
+            if name in sets and (key := f"{name} {seed}") not in kept:
+                kept[key] = values(model, some, measures)
                 keep.write_text(json.dumps(kept))
                 print(key, json.dumps(table(kept[key])), flush=True)
     names = dict.fromkeys(key.rsplit(" ", 1)[0] for key in kept)

@@ -121,6 +121,35 @@ def test_other_batches_change_only_rounding():
             assert two[turn] == pytest.approx(columns, abs=1e-5)
 
 
+def test_a_batch_without_memory_is_halved_and_a_row_without_it_is_told(monkeypatch):
+    reader = AttentionReader(opened("llama"))
+    want = reader.accounts(readings()), reader.losses(readings()), reader.strongest_heads(readings(), 0.2)
+    whole, inner = type(reader.lm.model).forward, type(reader.lm.model.base_model).forward
+    room = {"rows": 1}
+
+    def tight(plain):
+        def forward(self, input_ids=None, **options):
+            if len(input_ids) > room["rows"]:
+                raise torch.OutOfMemoryError("not enough")
+            return plain(self, input_ids=input_ids, **options)
+
+        return forward
+
+    monkeypatch.setattr(type(reader.lm.model), "forward", tight(whole))
+    monkeypatch.setattr(type(reader.lm.model.base_model), "forward", tight(inner))
+    for one, two in zip(reader.accounts(readings()), want[0], strict=True):
+        for turn, columns in one.items():
+            assert two[turn] == pytest.approx(columns, abs=1e-5)
+    for one, two in zip(reader.losses(readings()), want[1], strict=True):
+        assert one == pytest.approx(two, rel=1e-5)
+    assert reader.strongest_heads(readings(), 0.2) == want[2]
+    room["rows"] = 0
+    with pytest.raises(
+        InputError, match="option max_tokens must fit the device; got 'too little memory for one row of"
+    ):
+        reader.accounts(readings())
+
+
 def test_what_comes_later_changes_nothing():
     """A causal model: the first answers of a longer conversation have the scores that they have without the rest."""
     scribe, reader = Transcriber(opened("llama").tokenizer, 256), AttentionReader(opened("llama"))

@@ -80,17 +80,15 @@ class AttentionReader:
         Returns:
             (layer, head), the strongest first.
         """
-        totals: dict[int, np.ndarray] = {}
+        seen: dict[tuple[int, int], np.ndarray] = {}
 
         def note(reading: int, index: int, layer: Layer) -> None:
             masses, _ = self._masses(layer, readings[reading], readings[reading].answers)
-            user = masses[..., USER].double().mean(1).cpu().numpy()
-            totals[index] = totals.get(index, 0) + user
+            seen[index, reading] = masses[..., USER].double().mean(1).cpu().numpy()
 
         self._watch(readings, _Look(note))
-        ranked = sorted(
-            ((float(m), i, h) for i, t in totals.items() for h, m in enumerate(t)), key=lambda r: (-r[0], r[1:])
-        )
+        totals = {i: sum(m for (layer, _), m in sorted(seen.items()) if layer == i) for i, _ in sorted(seen)}
+        ranked = sorted(((-float(m), i, h) for i, t in totals.items() for h, m in enumerate(t)))
         return [(i, h) for _, i, h in ranked[: int(np.ceil(share * len(ranked)))]]
 
     def losses(self, readings: Sequence[Reading], barred: Sequence[Head] = ()) -> list[dict[int, float]]:
@@ -103,13 +101,16 @@ class AttentionReader:
         found: list[dict[int, float]] = [{} for _ in readings]
         bar = _Bar(barred)
         limit = max(1, LOGITS // self.lm.vocabulary)
-        for members, ids in self._batches(readings, min(self.lm.batch_tokens, limit)):
+
+        def lose(members: list[int], ids: torch.Tensor) -> None:
             bar.kinds = [readings[m].kinds for m in members]
-            with torch.inference_mode(), one_thread():
-                logits, first = self._logits(ids, readings, members, bar if barred else None)
-                for at, member in enumerate(members):
-                    for answer in readings[member].answers:
-                        found[member][answer.turn] = _loss(logits[at], ids[at], answer, first)
+            logits, first = self._logits(ids, readings, members, bar if barred else None)
+            for at, member in enumerate(members):
+                for answer in readings[member].answers:
+                    found[member][answer.turn] = _loss(logits[at], ids[at], answer, first)
+
+        for members, ids in self._batches(readings, min(self.lm.batch_tokens, limit)):
+            self._run(lose, members, ids)
         return found
 
     def _logits(
@@ -146,12 +147,33 @@ class AttentionReader:
         return self.way
 
     def _watch(self, readings: Sequence[Reading], look: _Look) -> None:
-        inner = self.lm.model.base_model
+        def show(members: list[int], ids: torch.Tensor) -> None:
+            look.members = members
+            with suppress(Reached):
+                self.lm.model.base_model(input_ids=ids)
+
         with watching(self.lm.model, look):
             for members, ids in self._batches(readings, self.lm.batch_tokens):
-                look.members = members
-                with torch.inference_mode(), one_thread(), suppress(Reached):
-                    inner(input_ids=ids)
+                self._run(show, members, ids)
+
+    def _run(self, work: Callable[[list[int], torch.Tensor], None], members: list[int], ids: torch.Tensor) -> None:
+        """One batch; in halves where the device has not the memory for it, down to a row alone.
+
+        Raises:
+            InputError: there is not the memory for one row.
+        """
+        try:
+            with torch.inference_mode(), one_thread():
+                work(members, ids)
+            return
+        except torch.OutOfMemoryError as e:
+            if len(ids) == 1:
+                got, step = f"too little memory for one row of {ids.shape[1]}", "Lower it, or take a smaller model"
+                raise InputError("option max_tokens", "must fit the device", got=got, next_step=step) from e
+        half = (len(ids) + 1) // 2
+        for some, rows in ((members[:half], ids[:half]), (members[half:], ids[half:])):
+            if some:
+                self._run(work, some, rows)
 
     def _batches(self, readings: Sequence[Reading], batch_tokens: int) -> Iterator[tuple[list[int], torch.Tensor]]:
         """(readings, ids i64[b, n]) of those with an answer; beyond them, b is filled with copies."""

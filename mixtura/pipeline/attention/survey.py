@@ -106,7 +106,7 @@ class Survey:
             more = _difference(self.reader.losses(readings, self.heads), full)
             _merge(found, owners, _per_token(more, owners, found, "barred"))
         if "gain" in self.measures:
-            without = self._without(given, found)
+            without = self.losses_without(given, found)
             for row, lost in zip(found, without, strict=True):
                 for turn in [t for t in row.values if t not in lost]:
                     del row.values[turn]
@@ -114,8 +114,8 @@ class Survey:
                 for turn, value in row.values.items():
                     value["gain"] = lost[turn] / value["answer_tokens"] - value["loss"]
 
-    def _without(self, given: Sequence[Conversation], found: list[Measured]) -> list[dict[int, float]]:
-        """Summed losses of the scored turns, with the context withheld."""
+    def losses_without(self, given: Sequence[Conversation], found: Sequence[Measured]) -> list[dict[int, float]]:
+        """Summed losses in nats of the turns that `found` has scored, by turn, with the context withheld."""
         bare = [
             self.transcriber.read(withhold(c.messages, self.withheld), c.tools, needs_user=False)
             if f.values

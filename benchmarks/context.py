@@ -1,0 +1,238 @@
+"""What the context selector costs, against a plain pass and the released procedure, and what its scores are worth.
+
+    python -m benchmarks.context [--data DIR] [--model FOLDER] [--quick] [--rows 64] [--seeds 0,1,2] [--keep FILE]
+
+Without `--model` the probe is a Llama of 12 layers of 256 with random weights: its costs are those of a trained one,
+its scores are a control. Without `--data` the conversations are docstrings of the standard library, halved, and
+nothing is labelled. Processor seconds of one thread are compared, so that other work on the machine counts little.
+The last line is one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import inspect
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from benchmarks.context_evidence import measure
+from benchmarks.context_labels import labelled
+from benchmarks.dedup import ONE_THREAD
+from benchmarks.stages import ROOT
+
+MODULES = (
+    "argparse",
+    "collections",
+    "datetime",
+    "email.message",
+    "functools",
+    "itertools",
+    "json",
+    "logging",
+    "pathlib",
+)
+RELEASED_TOKENS = 2047  # to which the released code pads every conversation
+LENGTHS = (512, 1024, 2048, 4096, 8192)
+SHAPE = {"layers": 12, "width": 256, "heads": 8, "vocabulary": 4096}
+FLAT = {"layers": 3, "width": 256, "heads": 8, "vocabulary": 512}  # memory is that of a layer, not of their number
+
+
+def chats(data: Path | None, rows: int) -> list[list[dict[str, Any]]]:
+    """Real conversations, in an order that is the same every time."""
+    if data is not None:
+        sets = labelled(data, rows)
+        return [r.messages for r in (*sets["passage"], *sets["input"])][:rows]
+    return [
+        [{"role": "user", "content": text[: len(text) // 2]}, {"role": "assistant", "content": text[len(text) // 2 :]}]
+        for text in sorted(set(_docstrings()))
+    ][:rows]
+
+
+def _docstrings() -> Iterator[str]:
+    for name in MODULES:
+        for _, thing in inspect.getmembers(importlib.import_module(name)):
+            members = [thing, *(vars(thing).values() if inspect.isclass(thing) else ())]
+            yield from (d for m in members if (d := inspect.getdoc(m)) and len(d) > 80)
+
+
+def probe(texts: list[str], shape: dict[str, int], folder: Path) -> str:
+    """A Llama with random weights and a tokenizer that knows the texts."""
+    from mixtura.recipe import TinyModel
+    from mixtura.trainer.model import prepare_tiny
+
+    return str(prepare_tiny(texts, TinyModel(**shape), folder, seed=0))
+
+
+def seconds(work: Callable[[], Any]) -> float:
+    """Processor seconds."""
+    before = time.process_time()
+    work()
+    return time.process_time() - before
+
+
+def costs(model: str, conversations: list[list[dict[str, Any]]], *, rounds: int, released: int) -> dict[str, float]:
+    """Seconds for each conversation of the fast way, of a plain pass to the same layer, and of the released procedure.
+
+    Args:
+        model: folder.
+        conversations: each with an answer.
+        rounds: of the first two, turn by turn; the median ratio counts.
+        released: conversations on which the released procedure is timed: each costs the same, whatever its length.
+    """
+    from mixtura.pipeline.attention.conversation import Transcriber
+    from mixtura.pipeline.attention.reader import AttentionReader
+    from mixtura.pipeline.lengths import CPU_TOKENS
+    from mixtura.pipeline.lm import CausalLM
+
+    lm = CausalLM(model, max_tokens=2048, device="cpu", batch_tokens=CPU_TOKENS)
+    reader, scribe = AttentionReader(lm), Transcriber(lm.tokenizer, lm.window)
+    readings = [r for c in conversations for r in scribe.read(c).readings]
+    tokens = sum(len(r.tokens) for r in readings)
+    fast, plain = [], []
+    for at in range(rounds + 1):  # the first warms up
+        took = seconds(lambda: reader.accounts(readings)), seconds(lambda: _truncated(reader, readings))
+        if at:
+            fast.append(took[0])
+            plain.append(took[1])
+    each = _released(model, readings[:released]) if released else float("nan")
+    print(f"{len(readings)} conversations, {tokens / len(readings):.0f} tokens on average; layer {reader.layer}")
+    per = [statistics.median(took) / len(readings) for took in (fast, plain)]
+    print(f"seconds each: fast {per[0]:.4f}, plain pass {per[1]:.4f}, released procedure {each:.3f}")
+    return {
+        "over_truncated_forward": statistics.median(f / p for f, p in zip(fast, plain, strict=True)),
+        "speedup_vs_full_attention": each * len(readings) / statistics.median(fast),
+        "tokens_per_s": tokens / statistics.median(fast),
+    }
+
+
+def _truncated(reader: Any, readings: Any) -> None:
+    """The same batches through the embedding and the layers up to the probed one, that one whole; no head."""
+    import torch
+
+    from mixtura.pipeline.threads import one_thread
+
+    config = reader.lm.model.config
+    layers, config.num_hidden_layers = config.num_hidden_layers, reader.layer + 1
+    try:
+        for _, ids in reader._batches(readings, reader.lm.batch_tokens):
+            with torch.inference_mode(), one_thread():
+                reader.lm.model.base_model(input_ids=ids)
+    finally:
+        config.num_hidden_layers = layers
+
+
+def _released(model: str, readings: Any) -> float:
+    """Seconds for a conversation by the released procedure: padded, every layer, every attention kept, the head too."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    whole = AutoModelForCausalLM.from_pretrained(model, attn_implementation="eager").eval()
+    took = []
+    for reading in readings:
+        ids = torch.zeros((1, RELEASED_TOKENS), dtype=torch.int64)
+        ids[0, : len(reading.tokens)] = torch.from_numpy(reading.tokens[:RELEASED_TOKENS].astype("int64"))
+        mask = torch.zeros_like(ids)
+        mask[0, : len(reading.tokens)] = 1
+        with torch.inference_mode():
+            took.append(seconds(lambda i=ids, m=mask: whole(input_ids=i, attention_mask=m, output_attentions=True)))
+    return statistics.median(took)
+
+
+def memory(lengths: tuple[int, ...]) -> tuple[float, dict[int, float]]:
+    """The exponent of peak memory over length, from the shortest to the longest, and MiB beyond the model's own.
+
+    Half of each conversation is the answer, so rows grow with length as well. Every length has a process of its own.
+    """
+    import numpy as np
+
+    with tempfile.TemporaryDirectory() as home:
+        folder = probe(["salt and butter " * 50], FLAT, Path(home) / "lm")
+        found = {n: _peak(folder, n) for n in lengths}
+    x, y = np.log(list(found)), np.log(list(found.values()))
+    return float((y[-1] - y[0]) / (x[-1] - x[0])), found
+
+
+def _peak(folder: str, length: int) -> float:
+    command = [sys.executable, "-m", "benchmarks.context", "--peak", folder, str(length)]
+    env = {**os.environ, **ONE_THREAD}
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=env)
+    if done.returncode:
+        raise RuntimeError(f"memory of {length} tokens could not be measured: {done.stderr[-1000:]}")
+    return float(done.stdout.split()[-1])
+
+
+def _print_peak(folder: str, length: int) -> None:
+    """MiB by which the resident memory's peak grows while one conversation is scored."""
+    import numpy as np
+
+    from benchmarks.stages import _forget_peak, _peak_gib
+    from mixtura.pipeline.attention.conversation import Answer, Reading
+    from mixtura.pipeline.attention.options import RESPONSE, USER
+    from mixtura.pipeline.attention.reader import AttentionReader
+    from mixtura.pipeline.lm import CausalLM
+
+    reader = AttentionReader(CausalLM(folder, max_tokens=length, device="cpu", batch_tokens=length), layer=2)
+
+    def score(n: int) -> None:
+        kinds = np.r_[np.zeros(1), np.full(n // 2 - 1, USER), np.full(n - n // 2, RESPONSE)].astype(np.int8)
+        tokens = np.random.default_rng(0).integers(10, reader.lm.vocabulary, n).astype(np.int32)
+        reader.accounts([Reading(tokens, kinds, (Answer(1, n // 2, n),))])
+
+    score(64)  # libraries take their own memory at the first use
+    _forget_peak()
+    before = _peak_gib()
+    score(length)
+    print(1024 * (_peak_gib() - before))
+
+
+def auroc(model: str, args: argparse.Namespace) -> dict[str, Any]:
+    """Set → score → AUROC with its 95 % interval; empty without labelled data."""
+    if args.data is None:
+        return {}
+    seeds = [int(s) for s in args.seeds.split(",")]
+    with tempfile.TemporaryDirectory() as home:
+        keep = args.keep or Path(home) / "values.json"
+        return measure(model, args.data, args.rows, seeds, keep, sets=args.sets.split(","))
+
+
+def main() -> None:
+    """Measure, print, and end with one line of JSON."""
+    if sys.argv[1:2] == ["--peak"]:
+        _print_peak(sys.argv[2], int(sys.argv[3]))
+        return
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, help="folder of the unpacked real data")
+    parser.add_argument("--model", help="folder of a causal LM; without it, a small one with random weights")
+    parser.add_argument("--rows", type=int, default=64, help="conversations of each label, and conversations timed")
+    parser.add_argument("--seeds", default="0,1,2", help="of the draws of labelled rows")
+    parser.add_argument("--sets", default="passage,swapped,input,twins", help="labelled sets to measure")
+    parser.add_argument(
+        "--keep", type=Path, help="file that keeps the labelled rows' values; what it has is not measured"
+    )
+    parser.add_argument("--quick", action="store_true", help="fewer rows, one seed")
+    args = parser.parse_args()
+    if args.quick:
+        args.rows, args.seeds, args.sets = min(args.rows, 24), "0", "passage"
+    with tempfile.TemporaryDirectory() as home:
+        conversations = chats(args.data, args.rows)
+        texts = [t["content"] for c in conversations for t in c]
+        model = args.model or probe(texts, SHAPE, Path(home) / "lm")
+        figures: dict[str, Any] = costs(model, conversations, rounds=3, released=1 if args.quick else 3)
+        figures["memory_exponent"], peaks = memory(LENGTHS)
+        print("tokens → MiB:", ", ".join(f"{n} → {mib:.0f}" for n, mib in peaks.items()))
+        figures["probe"] = "random" if args.model is None else Path(args.model).name
+        figures["auroc"] = auroc(model, args)
+    print(json.dumps({k: round(v, 4) if isinstance(v, float) else v for k, v in figures.items()}))
+
+
+if __name__ == "__main__":
+    main()
