@@ -92,6 +92,15 @@ def test_types_are_those_of_json_schema(schema, value):
     assert tool.arguments.properties["v"].admits(value) == oracle
 
 
+@pytest.mark.parametrize("word", ["string", "integer", "number", "boolean", "null", "array", "object"])
+def test_each_type_and_each_kind_of_value(word):
+    tool = read_tools([{"name": "f", "parameters": {"properties": {"v": {"type": word}}}}])["f"]
+    for value in (None, True, False, 0, 3, 0.5, "", "3", [], [1], {}, {"a": 1}):
+        oracle = jsonschema.Draft202012Validator({"type": word}).is_valid(value)
+        assert tool.arguments.properties["v"].admits(value) == oracle, value
+    assert tool.arguments.properties["v"].admits(3.0) == (word == "number")  # where we are stricter
+
+
 @given(st.lists(_types(), min_size=1, max_size=3), SCALARS)
 def test_any_of_admits_what_one_of_them_does(schemas, value):
     tool = read_tools([{"name": "f", "parameters": {"properties": {"v": {"anyOf": schemas}}}}])["f"]
