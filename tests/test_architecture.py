@@ -30,7 +30,7 @@ MAY = {
     "builders": {*(CORE - {"recipe_file"}), "pipeline", "tasks", "generation"},
     "probe": {*CORE, "pipeline", "stages", "trainer"},
     "flows": {*CORE, "pipeline", "stages", "trainer", "probe", "generation", "mining", "search", "toolcalls", "checks"},
-    "cli": {*CORE, "pipeline", "stages", "trainer", "probe", "flows", "tasks", "toolcalls", "propose"},
+    "cli": {*CORE, "pipeline", "stages", "trainer", "probe", "flows", "tasks", "toolcalls", "propose", "generation"},
 }
 # a heavy library → the only places that may import it
 HOMES = {

@@ -31,6 +31,12 @@ def propose(
     most: Annotated[int, typer.Option(help="The most clusters; more make narrower steps.", min=2)] = 48,
     number: Annotated[int | None, typer.Option(help="How many clusters, instead of choosing.", min=2)] = None,
     format: Annotated[str | None, typer.Option(help="Reader of data files, where their ending does not say.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="A language model that words the steps: a folder, or its name on a server.")
+    ] = None,
+    server: Annotated[
+        str | None, typer.Option(help="Base URL of the OpenAI-compatible server that has the model.")
+    ] = None,
     workers: Annotated[
         int | None, typer.Option(help="Processes; by default one per core.", envvar="MIXTURA_WORKERS", min=1)
     ] = None,
@@ -44,11 +50,12 @@ def propose(
     """Draft a task pool from a corpus, for a person to edit, with a page to look at.
 
     Requests that are alike become steps; so do columns that already hold a label, a span of the text, or a score.
-    No model is needed.
+    No model is needed; one that is given names the steps and writes their instructions.
     """
     from mixtura.propose import session
     from mixtura.stages.plan import Plan
 
+    generator = _generator(model, server)
     recipe, base, roots = _recipe(corpus, format, root or [])
     if out.exists():  # told before minutes of work
         step = "It may hold someone's edits: give another name with --out, or move it away"
@@ -57,7 +64,7 @@ def propose(
     try:
         plan = Plan.of(recipe, _settings(base, workers, store, roots), teller)
         wishes = session.Wishes(domain or recipe.name, rows, most, number)
-        made = session.propose(plan, wishes, session.memberships_name(out))
+        made = session.propose(plan, wishes, session.memberships_name(out), generator)
     finally:
         teller.close()
     written = session.write(made, out)
@@ -72,6 +79,17 @@ def propose(
     )
     for kind, path in zip(("tasks", "rows", "page"), written, strict=True):
         console.print(f"{kind:<7} {relative(str(path))}")
+
+
+def _generator(model: str | None, server: str | None) -> Any:
+    """The model that words the steps, or None where none is named."""
+    if model is None:
+        if server is not None:
+            raise InputError("--server", "needs the model's name there", next_step="Add --model")
+        return None
+    from mixtura.generation.opening import Spec, open_generator
+
+    return open_generator(Spec(model=model, server=server))
 
 
 def _recipe(corpus: list[Path], format: str | None, roots: list[Path]) -> tuple[Recipe, Path, list[Path]]:
