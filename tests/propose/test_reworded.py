@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 
 from scripted import Scripted
+from typer.testing import CliRunner
 
+from mixtura.cli.app import app
 from mixtura.generation.contract import Ask, Reply
 from mixtura.propose.draft import Drafted, pool_of
 from mixtura.propose.reworded import TRIES, reword
@@ -86,3 +88,9 @@ def test_the_model_sees_examples_as_quotes():
     model = Scripted(lambda ask: "")
     reword([drafted("a")], model, seed=0)
     assert '- "What is gout? {x}" => "A disease"' in model.asked[0].messages[0]["content"]
+
+
+def test_a_server_needs_the_models_name(tmp_path):
+    asks = ["tasks", "propose", "x.jsonl", "--out", str(tmp_path / "p.yaml"), "--server", "http://127.0.0.1:1/v1"]
+    result = CliRunner().invoke(app, asks)
+    assert "--server needs the model's name there" in str(result.exception)
