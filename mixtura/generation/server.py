@@ -11,13 +11,13 @@ import json
 import re
 import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from typing import Any
 
-from mixtura.errors import GenerationError
+from mixtura.errors import GenerationError, MixturaError
 from mixtura.generation.contract import Ask, Finish, Piece, Reply
-from mixtura.generation.wire import Again, Declined, Line
+from mixtura.generation.wire import Again, Declined, GivenUp, Line
 from mixtura.recipe import digest
 
 OPTIONAL = ("logprobs", "n", "seed", "continue_final_message", "add_generation_prompt")
@@ -79,27 +79,29 @@ class Server:
             GenerationError: it stopped answering, or the budget is spent; what had come before was handed on.
         """
         self.line.given_up.clear()
-        first: BaseException | None = None
+        problem: BaseException | None = None
         with ThreadPoolExecutor(self.settings.concurrency, "mixtura-ask") as pool:
             under_way = {
                 pool.submit(self._of_ask, a, samples, max_tokens, temperature, seed): i for i, a in enumerate(asks)
             }
             try:
                 for done in as_completed(under_way):
-                    if done.cancelled():
-                        continue
                     problem = done.exception()
-                    if problem is None:
-                        yield under_way[done], done.result()
-                    elif first is None or isinstance(first, CancelledError):
-                        first = problem
-                        self.line.given_up.set()
-                        pool.shutdown(wait=False, cancel_futures=True)
+                    if problem is not None:
+                        break
+                    yield under_way.pop(done), done.result()
             finally:  # also where whoever takes the replies stops taking
                 self.line.given_up.set()
-                pool.shutdown(wait=False, cancel_futures=True)
-        if first is not None:
-            raise first
+                pool.shutdown(cancel_futures=True)
+        if problem is not None:
+            for late, i in under_way.items():
+                if late.cancelled():
+                    continue
+                if late.exception() is None:  # answered while another failed: paid for as well
+                    yield i, late.result()
+                elif isinstance(problem, GivenUp):
+                    problem = late.exception() or problem  # the one for which the others gave up
+            raise problem
 
     def _of_ask(self, ask: Ask, samples: int, max_tokens: int, temperature: float, seed: int) -> list[Reply]:
         got: list[Reply] = []
@@ -110,6 +112,9 @@ class Server:
                 got += self._choices(body, wanted, max_tokens)
         except Declined as e:
             return [Reply("", 0, None, "refused", reason=str(e))] * samples
+        except MixturaError:
+            self.line.given_up.set()  # nothing else is sent
+            raise
         return got[:samples]
 
     def _body(self, ask: Ask, n: int, max_tokens: int, temperature: float, seed: int) -> dict[str, Any]:

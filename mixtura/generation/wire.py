@@ -24,6 +24,10 @@ AGAIN = {408, 409, 425, 429, 500, 502, 503, 504, 529}
 REFUSED = {401: "the key", 403: "the key", 404: "the URL or the model's name", 405: "the URL", 407: "the proxy"}
 
 
+class GivenUp(GenerationError):
+    """Not asked, since another request has failed for good."""
+
+
 class Declined(Exception):
     """The server will not take this one request; `str()` says why."""
 
@@ -74,12 +78,12 @@ class Line:
         Raises:
             Declined: it does not take this request (400, 413, 422).
             InputError: it refuses to be asked at all (key, address, model's name).
-            GenerationError: it gave no good answer, however often it was asked.
+            GenerationError: it gave no good answer, however often it was asked; `GivenUp` where it was not asked.
         """
         problem = ""
         for at in range(self.retries + 1):
             if self.given_up.is_set():
-                break
+                raise GivenUp("another request has failed for good")
             try:
                 return understand(self._once(path, body))
             except Again as e:
@@ -87,9 +91,7 @@ class Line:
                 if at < self.retries:
                     self.given_up.wait(min(e.after or self.pause_seconds * 2**at, LONGEST_PAUSE))
         step = "See that the server runs, then run again: what it answered before is kept"
-        raise GenerationError(
-            f"server {self.url!r} gave no answer in {self.retries + 1} tries; {problem or 'given up'}. {step}."
-        )
+        raise GenerationError(f"server {self.url!r} gave no answer in {self.retries + 1} tries; {problem}. {step}.")
 
     def _once(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         key = os.environ.get(self.key_variable, "")
