@@ -418,6 +418,49 @@ class Probe(Model):
     micro_batch: PositiveInt = Field(default=16, description="Sequences on the device at once.")
 
 
+class Mine(Model):
+    """`mixtura mine`: find what a model fails at among the mixture's rows, learn from it, and go round."""
+
+    check: Word = Field(default="tool_calls", description="What judges an answer, such as tool_calls or numeric.")
+    options: dict[str, Any] = Field(default_factory=dict, description="Options of the check.")
+    heldout_tools: Share = Field(
+        default=0.1, description="Share of tools that no training row may call or offer; the loop measures on them too."
+    )
+    warmup: Annotated[int, Field(ge=0)] = Field(
+        default=3,
+        description="Steps of right answers to train on before the first round, with the settings of `train`: the "
+        "easiest part of the rows, then that and the next, at last all. 0: the model answers already.",
+    )
+    rounds: Annotated[int, Field(ge=0)] = Field(default=3, description="Rounds at most; 0: the warm-up alone.")
+    stop: bool = Field(
+        default=True,
+        description="Stop at the first round that shows no rise on held-out rows beyond its 95 % interval; false makes "
+        "every round, to compare at equal cost.",
+    )
+    rows: PositiveInt | None = Field(
+        default=None, description="Rows tried in a round, drawn anew in each; by default all. More find more failures."
+    )
+    by: Literal["verified", "perplexity", "random"] = Field(
+        default="verified",
+        description="'verified': learn from answers that a check found wrong, against ones that it found right; "
+        "'perplexity': from rows whose right answer surprises the model most, answers unjudged (iTool); 'random': from "
+        "any rows, answers unjudged. The last two are there to compare with.",
+    )
+    search: dict[str, Any] | None = Field(
+        default=None,
+        description="Of by: verified: search the rows that fail for near misses, such as {by: tree, step: argument}; "
+        "null: pairs come from the answers that were sampled anyway.",
+    )
+    share: Share = Field(default=0.3, description="Of by: perplexity: the share of rows that surprises most.")
+    pairs: PositiveInt = Field(default=2_000, description="Pairs of a round at most, chosen by hash.")
+    samples: PositiveInt = Field(default=8, description="Answers to each row; more find rarer failures.")
+    temperature: Positive = Field(default=1.0, description="Of the answers; 1 is the model's own distribution.")
+    max_tokens: PositiveInt = Field(default=256, description="Longest answer.")
+    steps: PositiveInt | None = Field(
+        default=None, description="Optimiser steps of a round; by default one pass over its pairs."
+    )
+
+
 class Recipe(Model):
     """Everything about one mixture."""
 
@@ -442,6 +485,7 @@ class Recipe(Model):
     output: Output = Field(default=Output(), description="Folder and files.")
     train: Train = Field(default=Train(), description="Settings of `mixtura train`.")
     probe: Probe = Field(default=Probe(), description="Settings of `mixtura probe`.")
+    mine: Mine = Field(default=Mine(), description="Settings of `mixtura mine`.")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from mixtura import registry
 from mixtura.errors import InputError, RecipeError, nearest
-from mixtura.recipe import Build, Pick, Recipe, Selection
+from mixtura.recipe import Build, Mine, Pick, Recipe, Selection
 
 MAX_BYTES = 1 << 20
 MAX_NODES = 100_000  # after aliases are expanded: a YAML bomb grows here, not in the file
@@ -122,6 +122,8 @@ def check_words(recipe: Recipe) -> None:
     for i, made in enumerate(recipe.build):
         _word("builders", made.builder, f"build.{i}.builder")
         builder_spec_of(made, f"build.{i}")
+    if recipe.mine != Mine():
+        check_of(recipe.mine)
     places = {f"sources.{n}": s for n, s in recipe.sources.items()} | recipe.samples
     for where, source in places.items():
         if source.format is not None:
@@ -225,6 +227,19 @@ def builder_spec_of(build: Build, where: str = "build") -> BaseModel:
         return builder.Spec.model_validate(build.options)
     except ValidationError as e:
         raise explain(e, build.options, f"{where}.options.", builder.Spec) from None
+
+
+def check_of(mine: Mine) -> tuple[Any, BaseModel]:
+    """The check that judges answers, and its options as its own model.
+
+    Raises:
+        RecipeError: an unknown check, or an unknown or impossible option.
+    """
+    check = _word("checks", mine.check, "mine.check")
+    try:
+        return check, check.Spec.model_validate(mine.options)
+    except ValidationError as e:
+        raise explain(e, mine.options, "mine.options.", check.Spec) from None
 
 
 def resolved_yaml(recipe: Recipe) -> str:

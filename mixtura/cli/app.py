@@ -106,6 +106,27 @@ def probe(
 
 
 @app.command()
+def mine(
+    recipe: RecipePath,
+    workers: Workers = None,
+    store: StorePath = None,
+    root: Roots = None,
+    output: Output = None,
+    plain: Plain = False,
+) -> None:
+    """Find what a model fails at among a mixture's rows, learn from its failures, and go round while it helps.
+
+    Warms a model up from easy to hard, then lets it answer, checks every answer, trains on pairs of a right and a wrong
+    one, and measures on rows and tools set aside. Settings: the recipe's `mine` and `train`. Stopped, it resumes.
+    """
+    from mixtura import recipe_file
+    from mixtura.cli import mining
+
+    loaded = recipe_file.load(recipe)
+    mining.run(loaded, _settings(recipe, workers, store, root, None, output), plain=plain)
+
+
+@app.command()
 def show(mixture: MixturePath) -> None:
     """Print what a mixture is made of, what was lost on the way, and where."""
     from mixtura.cli import inspect_mixture

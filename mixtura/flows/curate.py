@@ -42,7 +42,7 @@ def curate(recipe: Recipe, settings: Settings | None = None) -> dict[str, Any]:
         `folder`, `card`, `rows`, `tokens`, `changed`.
     """
     recipe_file.check_words(recipe)
-    published: Published = stages.curate(Plan.of(recipe, settings or Settings(), teller()), _as_task)
+    published: Published = stages.curate(Plan.of(recipe, settings or Settings(), teller()), as_task)
     _show(published)
     total = published.summary.total
     return {
@@ -83,7 +83,8 @@ def serve(path: Path, name: str, cron: str, limit: int) -> None:
     )
 
 
-def _as_task(name: str, stage: Callable[..., Any], *inputs: Any) -> Any:
+def as_task(name: str, stage: Callable[..., Any], *inputs: Any) -> Any:
+    """Run a stage as a task of this flow."""
     # the store caches by content; Prefect's cache would need to hash every manifest, and `quote` spares it the walk
     run = task(
         name=name,

@@ -116,3 +116,21 @@ def watching(to: Callable[[Any], None]) -> Iterator[None]:
         yield
     finally:
         _WATCHER.reset(token)
+
+
+_SAYER: ContextVar[Callable[[str], None] | None] = ContextVar("sayer", default=None)
+
+
+def saying() -> Callable[[str], None]:
+    """Who is told what a loop found; nobody by default."""
+    return _SAYER.get() or (lambda _: None)
+
+
+@contextmanager
+def told(to: Callable[[str], None]) -> Iterator[None]:
+    """Loops inside tell `to` what they found."""
+    token = _SAYER.set(to)
+    try:
+        yield
+    finally:
+        _SAYER.reset(token)

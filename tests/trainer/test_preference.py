@@ -73,11 +73,11 @@ def test_closed_forms():
 
 @given(st.lists(st.floats(-50, 0), min_size=4, max_size=4), st.floats(-5, 5))
 def test_dpo_sees_only_how_the_two_ratios_differ(values, shift):
-    (w, l, rw, rl) = values
-    assert of([w + shift, l + shift], [rw, rl]) == pytest.approx(of([w, l], [rw, rl]), abs=1e-9)
-    swapped = of([l, w], [rl, rw])
+    w, lost, rw, rl = values
+    assert of([w + shift, lost + shift], [rw, rl]) == pytest.approx(of([w, lost], [rw, rl]), abs=1e-9)
+    swapped = of([lost, w], [rl, rw])
     # -log s(x) - (-log s(-x)) = -x
-    assert of([w, l], [rw, rl]) - swapped == pytest.approx(-0.1 * ((w - rw) - (l - rl)), abs=1e-9)
+    assert of([w, lost], [rw, rl]) - swapped == pytest.approx(-0.1 * ((w - rw) - (lost - rl)), abs=1e-9)
 
 
 @pytest.fixture
