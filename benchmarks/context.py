@@ -14,6 +14,7 @@ import argparse
 import importlib
 import inspect
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -150,28 +151,25 @@ def _released(model: str, readings: Any) -> float:
 def memory(lengths: tuple[int, ...]) -> tuple[float, dict[int, float]]:
     """The exponent of peak memory over length, from the shortest to the longest, and MiB beyond the model's own.
 
-    Half of each conversation is the answer, so rows grow with length as well. Every length has a process of its own.
+    Half of each conversation is the answer, so rows grow with length as well. Measured in a process of its own.
     """
-    import numpy as np
-
     with tempfile.TemporaryDirectory() as home:
         folder = probe(["salt and butter " * 50], FLAT, Path(home) / "lm")
-        found = {n: _peak(folder, n) for n in lengths}
-    x, y = np.log(list(found)), np.log(list(found.values()))
-    return float((y[-1] - y[0]) / (x[-1] - x[0])), found
-
-
-def _peak(folder: str, length: int) -> float:
-    command = [sys.executable, "-m", "benchmarks.context", "--peak", folder, str(length)]
-    env = {**os.environ, **ONE_THREAD}
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=env)
+        command = [sys.executable, "-m", "benchmarks.context", "--peaks", folder, *map(str, lengths)]
+        env = {**os.environ, **ONE_THREAD}
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=env)
     if done.returncode:
-        raise RuntimeError(f"memory of {length} tokens could not be measured: {done.stderr[-1000:]}")
-    return float(done.stdout.split()[-1])
+        raise RuntimeError(f"memory could not be measured: {done.stderr[-1000:]}")
+    found = {int(n): mib for n, mib in json.loads(done.stdout.splitlines()[-1]).items()}
+    shortest, longest = min(found), max(found)
+    return math.log(found[longest] / found[shortest]) / math.log(longest / shortest), found
 
 
-def _print_peak(folder: str, length: int) -> None:
-    """MiB by which the resident memory's peak grows while one conversation is scored."""
+def _print_peaks(folder: str, lengths: list[int]) -> None:
+    """Length → MiB of resident memory, at its peak while one conversation is scored, beyond that before the first.
+
+    From short to long, so that memory which a longer one takes has not been held back by the allocator before.
+    """
     import numpy as np
 
     from benchmarks.stages import _forget_peak, _peak_gib
@@ -180,18 +178,19 @@ def _print_peak(folder: str, length: int) -> None:
     from mixtura.pipeline.attention.reader import AttentionReader
     from mixtura.pipeline.lm import CausalLM
 
-    reader = AttentionReader(CausalLM(folder, max_tokens=length, device="cpu", batch_tokens=length), layer=2)
+    reader = AttentionReader(CausalLM(folder, max_tokens=max(lengths), device="cpu", batch_tokens=1), layer=2)
 
-    def score(n: int) -> None:
+    def score(n: int) -> float:
         kinds = np.r_[np.zeros(1), np.full(n // 2 - 1, USER), np.full(n - n // 2, RESPONSE)].astype(np.int8)
         tokens = np.random.default_rng(0).integers(10, reader.lm.vocabulary, n).astype(np.int32)
+        _forget_peak()
         reader.accounts([Reading(tokens, kinds, (Answer(1, n // 2, n),))])
+        return 1024 * _peak_gib()
 
     score(64)  # libraries take their own memory at the first use
     _forget_peak()
-    before = _peak_gib()
-    score(length)
-    print(1024 * (_peak_gib() - before))
+    before = 1024 * _peak_gib()
+    print(json.dumps({n: round(score(n) - before, 1) for n in sorted(lengths)}))
 
 
 def auroc(model: str, args: argparse.Namespace) -> dict[str, Any]:
@@ -206,8 +205,8 @@ def auroc(model: str, args: argparse.Namespace) -> dict[str, Any]:
 
 def main() -> None:
     """Measure, print, and end with one line of JSON."""
-    if sys.argv[1:2] == ["--peak"]:
-        _print_peak(sys.argv[2], int(sys.argv[3]))
+    if sys.argv[1:2] == ["--peaks"]:
+        _print_peaks(sys.argv[2], [int(n) for n in sys.argv[3:]])
         return
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder of the unpacked real data")

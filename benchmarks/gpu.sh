@@ -21,4 +21,5 @@ nvidia-smi --query-gpu=name,memory.total,driver_version --format=csv,noheader ||
 
 "$PYTHON" -m pytest -q -m gpu tests
 "$PYTHON" -m benchmarks.transport_gpu  # 10,000,000 x 10,000 x 384; 16 GB of host memory and 8 of the GPU's
+"$PYTHON" -m benchmarks.context_gpu  # a 1B-shaped model, conversations of up to 8,192 tokens
 "$PYTHON" -m benchmarks.gpu "$@"
