@@ -51,7 +51,7 @@ def test_the_form_shows_every_field_of_the_recipe_with_its_description(deployed)
     definitions = schema["definitions"]
     fields = definitions["Recipe"]["properties"]
     assert fields.keys() == Recipe.model_fields.keys()
-    assert len(fields) == 15
+    assert len(fields) == 16
     for model in ("Recipe", "Source", "Target", "Columns", "Clean", "Embed", "Selection", "Pick", "Mix", "Settings"):
         for name, field in definitions[model]["properties"].items():
             assert len(field.get("description", "")) > 5, f"{model}.{name} has no description in the form"

@@ -12,6 +12,7 @@ from typing import ClassVar
 import numpy as np
 import polars as pl
 import pytest
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mixtura import recipe_file
 from mixtura.checks.tool_calls import CHECK
@@ -211,6 +212,29 @@ def test_pairs_of_the_round_are_what_they_say(mined):
         question = CHECK.question(Options(), {"messages": [*pair.prompt, *right], "tools": pair.tools})
         assert question.judge(pair.chosen[0]).passed
         assert not question.judge(pair.rejected[0]).passed
+
+
+@pytest.mark.filterwarnings(r"ignore:`\w*gradient_checkpointing\w*` is deprecated:FutureWarning")
+def test_trl_learns_from_a_round_two_steps(mined, tmp_path):
+    """The round's mixture as it stands, tools and all, in TRL's own trainer, on the loop's own model."""
+    trl = pytest.importorskip("trl", reason="extra 'trainers' is not installed")
+    datasets = pytest.importorskip("datasets", reason="extra 'trainers' is not installed")
+    _, facts, _ = mined
+    folder = Path(facts["folder"])
+    data = datasets.load_dataset(str(folder / "round-1/mixture"), cache_dir=str(tmp_path / "cache"))["train"]
+    assert {"prompt", "chosen", "rejected", "tools"} <= set(data.column_names)
+    quiet = {"report_to": "none", "disable_tqdm": True, "save_strategy": "no", "use_cpu": True, "bf16": False}
+    settings = trl.DPOConfig(
+        str(tmp_path / "out"), **quiet, max_steps=2, per_device_train_batch_size=4, logging_steps=1, max_length=192
+    )
+    model = AutoModelForCausalLM.from_pretrained(folder / "warmup-2/model")
+    tokenizer = AutoTokenizer.from_pretrained(folder / "warmup-2/model")
+    trainer = trl.DPOTrainer(model, args=settings, train_dataset=data, processing_class=tokenizer)
+    assert trainer.train().global_step == 2
+    losses = [line["loss"] for line in trainer.state.log_history if "loss" in line]
+    # the first step starts from the reference: log 2, which TRL's log rounds
+    assert losses[0] == pytest.approx(np.log(2), abs=1e-3)
+    assert np.isfinite(losses).all()
 
 
 def test_run_again_nothing_is_done_twice_and_a_broken_run_ends_in_the_same_bytes(mined, tmp_path):
