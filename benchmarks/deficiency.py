@@ -15,10 +15,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import verifier
+from benchmarks import mining, verifier
 
 Part = Callable[..., dict[str, Any]]
-PARTS: dict[str, Part] = {"verifier": verifier.measure}  # each: measure(quick=..., data=..., repository=...) → figures
+# each: measure(quick=..., data=..., repository=...) → figures
+PARTS: dict[str, Part] = {"verifier": verifier.measure, "mining": mining.measure}
 
 
 def main() -> None:

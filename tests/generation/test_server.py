@@ -15,7 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
-from tiny_lm import tiny_lm
+from families import folder
 
 from mixtura.errors import GenerationError, InputError
 from mixtura.generation.cached import Cached
@@ -343,7 +343,7 @@ def test_an_address_that_is_none(url, said):
 
 @pytest.mark.slow
 def test_a_real_server_gives_replies(tmp_path):
-    """`transformers serve` over the tiny model: it ignores `n`, and refuses what it does not know."""
+    """`transformers serve` over a small random model: it ignores `n`, and refuses what it does not know."""
     pytest.importorskip("openai", reason="transformers' server needs its types: pip install openai")
     with socket.create_server(("127.0.0.1", 0)) as s:
         port = s.getsockname()[1]
@@ -353,7 +353,7 @@ def test_a_real_server_gives_replies(tmp_path):
     process = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | {"HF_HUB_OFFLINE": "1"})
     try:
         _wait(f"http://127.0.0.1:{port}/health", process)
-        model = Server(f"http://127.0.0.1:{port}/v1", tiny_lm(), Settings(concurrency=1, timeout_seconds=60))
+        model = Server(f"http://127.0.0.1:{port}/v1", folder("llama"), Settings(concurrency=1, timeout_seconds=60))
         got = model.replies(asks(2), samples=2, max_tokens=40, temperature=1.0, seed=1)
         assert all(r.finish in ("stop", "length") and r.tokens <= 41 for rs in got for r in rs), got
         assert any(r.text for rs in got for r in rs), got
