@@ -51,7 +51,7 @@ class Verifier:
     """Judges any number of answers to one question.
 
     Args:
-        tools: as offered.
+        tools: as offered; without any, only the expected calls say what a tool takes.
         expected: what a right answer is.
         mode: how values are compared, see `values`.
     """
@@ -113,6 +113,7 @@ class _CallVerifier:
 
     def __init__(self, expected: ExpectedCall, tool: Tool | None, offered: frozenset[str], mode: Mode) -> None:
         self.name, self.offered, self.fold = expected.name, offered, mode == "normalised"
+        self.offers = not offered or self.name in offered  # a gold whose tool is not offered is right for nobody
         self.accepted = expected.arguments
         self.schemas = tool.arguments.properties if tool else {}
         self.required = sorted(tool.arguments.required) if tool else []
@@ -131,7 +132,7 @@ class _CallVerifier:
             call: what the answer calls.
             at: its position in the answer.
         """
-        if call.name != self.name:
+        if call.name != self.name or not self.offers:
             kind = "wrong_tool" if call.name in self.offered else "hallucinated_tool"
             return [Failure(kind, "", call.name, at, want=self.name)]
         extra, wrong = [], []

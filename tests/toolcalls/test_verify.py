@@ -191,6 +191,12 @@ def test_a_gold_that_breaks_its_schema_is_seen_without_another():
         assert (found[0].kind if found else None) == kind, text
 
 
+def test_a_gold_whose_tool_is_not_offered_is_right_for_nobody():
+    expected = Expected((ExpectedCall("reserve", {}),))
+    assert Verifier(TOOLS, expected).verdict("reserve()").kind == "hallucinated_tool"
+    assert Verifier({}, expected).verdict("reserve()").passed  # nothing is known of what is offered
+
+
 def test_objects_accept_alternatives_key_by_key():
     """The leaderboard's form of an object: each key has accepted values, and '' says it may be left out."""
     guest = {"age": Accepted((30, 31)), "name": Accepted(("Ann",), omittable=True)}
