@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import orjson
 import polars as pl
-from scripted import Scripted
+from answering import Scripted
 
 from mixtura.generation.contract import Ask
 from mixtura.pipeline.builder import Built, Means

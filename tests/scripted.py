@@ -1,36 +1,49 @@
-"""A generator that says what a test tells it to, and remembers what it was asked."""
+"""A generator that says what a test tells it to: keyed by the ask, its sample's number, and the seed."""
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from mixtura.generation.contract import Ask, Likelihood, Reply
+from mixtura.generation.contract import Ask, Likelihood, Piece, Reply
 
 
 class Scripted:
-    """A model by a function of the ask, and of the sample's number where it takes two arguments."""
+    """Says `script(ask, sample, seed)`, a word per token; counts the asks that it was given.
 
-    def __init__(self, reply: Callable[..., str | Reply]) -> None:
-        self.reply = reply
-        self.takes_sample = len(inspect.signature(reply).parameters) > 1
-        self.asked: list[Ask] = []
+    Args:
+        script: text of one reply.
+        likelihood: nats of a given answer; all alike by default.
+    """
+
+    def __init__(
+        self,
+        script: Callable[[Ask, int, int], str],
+        likelihood: Callable[[Ask, Mapping[str, Any]], float] = lambda ask, answer: -1.0,
+    ) -> None:
+        self.script, self.likelihood, self.asked = script, likelihood, 0
 
     @property
     def identity(self) -> dict[str, Any]:
-        return {"scripted": True}
+        return {"scripted": self.script.__qualname__}
 
     def replies(
         self, asks: Sequence[Ask], *, samples: int, max_tokens: int, temperature: float, seed: int
     ) -> list[list[Reply]]:
-        self.asked.extend(asks)
-        return [[self._one(ask, s) for s in range(samples)] for ask in asks]
+        self.asked += len(asks)
+        return [[reply_of(self.script(a, i, seed), max_tokens) for i in range(samples)] for a in asks]
 
     def likelihoods(self, asks: Sequence[Ask], answers: Sequence[Mapping[str, Any]]) -> list[Likelihood | None]:
-        """A nat for each character of the answer."""
-        return [Likelihood(-float(len(a["content"])), len(a["content"])) for a in answers]
+        return [Likelihood(self.likelihood(a, b), 1) for a, b in zip(asks, answers, strict=True)]
 
-    def _one(self, ask: Ask, sample: int) -> Reply:
-        said = self.reply(ask, sample) if self.takes_sample else self.reply(ask)
-        return said if isinstance(said, Reply) else Reply(said, len(said.split()) + 1, -3.0, "stop")
+
+def reply_of(text: str, max_tokens: int = 10_000) -> Reply:
+    """A reply of one token per word (with the space before it), each of log p -0.1, and an end token."""
+    words = text.split(" ")
+    pieces = [Piece(w if not i else " " + w, -0.1) for i, w in enumerate(words)] if text else []
+    kept = tuple(pieces[:max_tokens])
+    ended = len(pieces) < max_tokens
+    return Reply(
+        "".join(p.text for p in kept), len(kept) + ended, -0.1 * (len(kept) + ended),
+        "stop" if ended else "length", kept,
+    )  # fmt: skip

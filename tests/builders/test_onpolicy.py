@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from answering import Scripted
 from builder_cases import Case, conversation, made_row, run, shard_of
 from hypothesis import given
 from hypothesis import strategies as st
-from scripted import Scripted
 
 from mixtura.generation.contract import Ask, Reply
 from mixtura.registry import find

@@ -6,10 +6,10 @@ import json
 from typing import Any
 
 import pytest
+from answering import Scripted
 from builder_cases import Case, conversation, made_row, run, shard_of
 from hypothesis import given
 from hypothesis import strategies as st
-from scripted import Scripted
 
 from mixtura.errors import InputError
 from mixtura.generation.contract import Ask, Reply

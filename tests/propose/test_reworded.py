@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from scripted import Scripted
+from answering import Scripted
 from typer.testing import CliRunner
 
 from mixtura.cli.app import app
