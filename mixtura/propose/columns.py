@@ -12,7 +12,8 @@ from mixtura.tasks.template import as_text
 
 Role = Literal["label", "span", "score"]
 
-FILLED = 0.5  # share of rows in which a column must hold something
+FILLED = 0.1  # share of rows in which a column must hold something: a corpus may have many sources, each with its own
+MOSTLY = 0.5  # share of rows that must have the field which is labelled
 MOST_LABELS = 50
 ROWS_PER_LABEL = 10  # a label of fewer rows, on average, is a name
 COVERED = 0.95  # share of rows that the labels of at least `LEAST_LABEL_ROWS` rows must cover
@@ -60,7 +61,7 @@ def detect(rows: Sequence[Mapping[str, Any]]) -> list[Column]:
     Returns:
         Columns with a role, in order of name.
     """
-    text = next((f for f in TEXT_FIELDS if sum(f in r for r in rows) >= FILLED * len(rows)), None)
+    text = next((f for f in TEXT_FIELDS if sum(f in r for r in rows) >= MOSTLY * len(rows)), None)
     if text is None:
         return []
     flat = [_flat(r) for r in rows]

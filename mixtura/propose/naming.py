@@ -44,7 +44,7 @@ def terms(texts: list[str], labels: np.ndarray, clusters: int, count: int) -> li
     common: set[str] = set()
     if clusters > 2:
         said = rows >= SAID * np.maximum(np.bincount(labels, minlength=clusters), 1)[:, None]
-        common = {spelled[i] for i in np.flatnonzero(said.sum(0) >= WIDESPREAD * clusters)}
+        common = {spelled[i] for i in np.flatnonzero(said.sum(0) >= max(2, WIDESPREAD * clusters))}
     return [_distinct(np.argsort(-w, kind="stable"), w, spelled, count, common) for w in weight]
 
 
@@ -99,7 +99,12 @@ def _distinct(order: np.ndarray, weight: np.ndarray, spelled: list[str], count: 
         words = spelled[i].split(" ")
         if weight[i] <= 0 or len(found) == count:
             break
-        if not used & set(words) and not all(w in common or w.isdigit() or (len(w) < 3 and w.isascii()) for w in words):
+        signs = any(not any(c.isalnum() for c in w) for w in words)  # to the encoder they are words, to a reader not
+        if not signs and not used & set(words) and not all(w in common or _tells_nothing(w) for w in words):
             used.update(words)
             found.append(spelled[i])
     return found
+
+
+def _tells_nothing(word: str) -> bool:
+    return word.isdigit() or (len(word) < 3 and word.isascii())
