@@ -168,6 +168,12 @@ def test_unreadable_attempts_say_so(text):
     assert reading.problem
 
 
+@pytest.mark.parametrize("word", ["<tool_call>", "</tool_call>", "```json\n{}\n```", "[TOOL_CALLS]", "Action: g"])
+def test_markers_within_a_string_are_text(word):
+    for text in (f"[f(a={word!r})]", json.dumps({"name": "f", "arguments": {"a": word}})):
+        assert parse(text).calls == (Call("f", {"a": word}),)
+
+
 def test_values_without_a_name_are_kept_apart():
     assert parse("f(1, 'x', a=2)").calls == (Call("f", {"a": 2}, (1, "x")),)
 
