@@ -174,6 +174,9 @@ def _selection(x: SelectionFacts) -> str:
     lines += [f"- {word}: {code(value)}" for word, value in (("pick", pick), ("options", x.options)) if value]
     learned = {k: float(f"{v:.6g}") if isinstance(v, float) else v for k, v in x.facts.items() if not _nested(v)}
     lines += [f"- learned: {code(learned)}"] if learned else []
+    lines += [f"- {word}: {_reasons(x.facts[word])}" for word in ("states", "errors") if x.facts.get(word)]
+    if weak := x.facts.get("weak"):  # sentences of a selector that lets a model try
+        lines.append("- where the model is weaker than elsewhere:" + "".join(f"\n  - {md(s)}" for s in weak))
     return lines[0] + "".join(f"\n{line}" if i else f"\n\n{line}" for i, line in enumerate(lines[1:]))
 
 

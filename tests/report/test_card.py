@@ -150,3 +150,12 @@ def test_a_mixture_without_rows_or_target_has_a_card(maker):
     card = DatasetCard(render_card(maker(300, budget=0, target=False, points=20).summary))
     assert card.data.configs == []
     assert "No target steered this mixture" in card.text
+
+
+def test_where_a_model_is_weak_stands_in_the_card(made):
+    summary = made.summary
+    facts = {"states": {"mastered": 7, "suspect": 2}, "errors": {"wrong_tool": 5}, "weak": ["tool: a_b: 10% pass", "x"]}
+    selection = dataclasses.replace(summary.selections[0], facts=facts)
+    card = render_card(dataclasses.replace(summary, selections=(selection, *summary.selections[1:])))
+    assert "- states: 7 mastered, 2 suspect\n- errors: 5 wrong\\_tool\n" in card
+    assert "- where the model is weaker than elsewhere:\n  - tool: a\\_b: 10% pass\n  - x" in card
