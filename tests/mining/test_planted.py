@@ -1,4 +1,4 @@
-"""A planted truth: tools that a model was never taught, and golds that are wrong, found by letting it try."""
+"""The planted truth by which mining is measured: its rows and errors are what they say."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from benchmarks import mining, planted
+from benchmarks import planted
 from mixtura.checks.tool_calls import CHECK
 from mixtura.mining.attempts import broken, questions
 
@@ -31,14 +30,3 @@ def test_the_world_is_what_it_says():
 def test_auroc_by_hand():
     """Positives 3 and 1 against 2 and 1: pairs won 1, 1, 0, and one tie."""
     assert planted.auroc(np.array([3.0, 1.0, 2.0, 1.0]), np.array([True, True, False, False])) == 2.5 / 4
-
-
-@pytest.mark.slow
-def test_what_was_planted_is_found(tmp_path):
-    truth = planted.world(rows=240, seed=0)
-    model = planted.teach(tmp_path / "lm", untaught=truth.untaught, steps=400, seed=0)
-    found = mining.planted_truth(str(model), truth)
-    assert found["planted_auroc"] >= 0.9
-    assert found["corrupt_gold_recall"] >= 0.9
-    assert found["corrupt_gold_false_alarm"] <= 0.05
-    assert found["slices_found"] == 1.0
