@@ -324,6 +324,10 @@ class Output(Model):
         default="auto",
         description="What trainers see; auto: conversations stay conversations where every row is one, else text.",
     )
+    sets: list[Literal["step", "action"]] = Field(
+        default_factory=list,
+        description="Also write the rows of each step, or of each action, of a task pool as a set of their own.",
+    )
 
 
 class TinyModel(Model):

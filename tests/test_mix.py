@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mixtura.errors import InputError
-from mixtura.pipeline.mix import mix, split_of
+from mixtura.pipeline.mix import joined_groups, mix, split_of
 from mixtura.recipe import Mix, Splits
 
 
@@ -134,3 +134,22 @@ def test_a_group_with_a_row_for_evaluation_is_tested_on_whole():
     without = mix(picks, rows.drop("evaluate_only"), Mix(splits=Splits(validation=0.2)), seed=1)
     rest = dict(without.select("id", "split").iter_rows())
     assert all(split[i] == rest[i] for i in ids if split[i] != "test")
+
+
+@given(st.lists(st.tuples(st.integers(0, 6), st.one_of(st.none(), st.integers(0, 6))), max_size=25))
+def test_rows_that_ask_the_same_are_of_one_group(pairs):
+    """Against a plain closure: join until nothing changes."""
+    rows = pl.DataFrame(
+        {"id": [f"r{i}" for i in range(len(pairs))], "split_group": [f"g{g}" if g < 5 else None for g, _ in pairs],
+         "asked": [a for _, a in pairs]},
+        schema={"id": pl.String, "split_group": pl.String, "asked": pl.UInt64},
+    )  # fmt: skip
+    want = [g or i for i, g in rows.select("id", "split_group").iter_rows()]
+    asked = rows["asked"].to_list()
+    names = list(want)
+    for _ in pairs:
+        for i in range(len(pairs)):
+            for j in range(len(pairs)):
+                if names[i] == names[j] or (asked[i] is not None and asked[i] == asked[j]):
+                    want[i] = want[j] = min(want[i], want[j])
+    assert joined_groups(rows).to_list() == want

@@ -86,7 +86,8 @@ class Subtask:
                 for language in task.languages(row, draw, every=spec.languages == "each"):
                     turns, wording = task.turns(made, language, draw)
                     about = task.about | {"prompt_id": f"{language}-{wording}", "prompt_language": language}
-                    built.add([row], messages=turns, task=task.id, about=about)
+                    spoken = task.step.language or row["language"]
+                    built.add([row], messages=turns, task=task.id, language=spoken, about=about)
             for reason, detail in why.items():
                 if reason != "no-step" or (len(built.rows) == before and len(why) == 1):
                     built.refuse(row, reason, detail)

@@ -17,6 +17,7 @@ from mixtura.pipeline import evidence, marks
 from mixtura.pipeline.summary import (
     BuildFacts,
     EvidenceFacts,
+    LeakFacts,
     MarkFacts,
     SampleFacts,
     SelectionFacts,
@@ -65,7 +66,11 @@ def render_card(summary: Summary) -> str:
         _opening(summary),
         "## Load it\n\n" + _loading(summary),
         "## What is in it\n\n" + _composition(summary),
-        *(["## What was built\n\n" + "\n\n".join(_build(b) for b in summary.builds)] if summary.builds else []),
+        *(
+            ["## What was built\n\n" + "\n\n".join(_build(b) for b in summary.builds) + _leaks(summary.leaks)]
+            if summary.builds
+            else []
+        ),
         "## Why these rows\n\n" + "\n\n".join(_selection(s) for s in summary.selections) + _aims(summary),
         *(["## Marked answers\n\n" + _marks(summary.marks)] if summary.marks else []),
         *(["## Does it help?\n\n" + _evidence(summary.evidence)] if summary.evidence else []),
@@ -193,6 +198,20 @@ def _build(x: BuildFacts) -> str:
     learned = {k: v for k, v in x.facts.items() if not _nested(v)}
     lines += [f"- learned: {code(learned)}"] if learned else []
     return "\n".join(lines).rstrip()
+
+
+def _leaks(x: LeakFacts | None) -> str:
+    if x is None:
+        return ""
+    counts = {
+        "requests that several splits ask word for word": x.exact,
+        f"clusters of near-duplicate parents ({x.near_duplicates}) in several splits": x.near,
+        "parents with rows in several splits": x.shared_parents,
+        "examples shown in a row that are parents of another": x.context,
+    }
+    found = ", ".join(f"{n:,} {what}" for what, n in counts.items())
+    verdict = "No leak between the splits was found" if not x.total else "**There are leaks between the splits**"
+    return f"\n\n{verdict} in {count(x.rows, 'built row')} of {count(x.parents, 'parent')}: {found}."
 
 
 def _reasons(dropped: Mapping[str, int]) -> str:

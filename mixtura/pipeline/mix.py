@@ -6,6 +6,8 @@ from collections.abc import Mapping
 
 import numpy as np
 import polars as pl
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from mixtura.errors import InputError
 from mixtura.pipeline.hashing import keys, unit_noise
@@ -22,7 +24,8 @@ def mix(picks: Mapping[str, pl.DataFrame], rows: pl.DataFrame, spec: Mix, *, see
     Args:
         picks: selection → `id, score, rank`, ids unique within each; in the recipe's order.
         rows: `id, tokens, split_group` of at least every picked row; where there is a column `evaluate_only`, the
-            split group of a row with it is tested on, whole.
+            split group of a row with it is tested on, whole; where there is a column `asked`, rows that ask the same
+            are of one group.
         spec: weights, their unit, the budget, the splits.
         seed: of splits and order.
 
@@ -35,6 +38,8 @@ def mix(picks: Mapping[str, pl.DataFrame], rows: pl.DataFrame, spec: Mix, *, see
     owned = _owned(picks).join(rows, on="id", how="left", maintain_order="left")
     if spec.weights is not None:
         owned = _weighted(owned, spec)
+    if "asked" in owned.columns:
+        owned = owned.with_columns(split_group=joined_groups(owned))
     owned = owned.with_columns(split=pl.Series(split_of(owned["id"], owned["split_group"], spec.splits, seed=seed)))
     if "evaluate_only" in owned.columns:
         group = pl.coalesce("split_group", "id")
@@ -45,6 +50,27 @@ def mix(picks: Mapping[str, pl.DataFrame], rows: pl.DataFrame, spec: Mix, *, see
         key=pl.Series(keys(owned["id"], seed, "order"), dtype=pl.UInt64),
     ).sort("at", "key", "id")
     return shuffled.select("id", "selection", "rank", "score", "split")
+
+
+def joined_groups(rows: pl.DataFrame) -> pl.Series:
+    """Split groups, joined where a row of one asks what a row of another asks.
+
+    Args:
+        rows: `id`, `split_group`, `asked` (any value that is equal where rows ask the same; null: it asks nothing).
+
+    Returns:
+        `split_group` of each row, never null: the smallest name among the groups that are joined.
+    """
+    names = rows.select(group=pl.coalesce("split_group", "id"), asked="asked")
+    groups, at = np.unique(names["group"].to_numpy(), return_inverse=True)
+    known = names["asked"].is_not_null().to_numpy()
+    _, what = np.unique(names["asked"].drop_nulls().to_numpy(), return_inverse=True)
+    n = len(groups) + (what.max(initial=-1) + 1)
+    edges = coo_array((np.ones(known.sum(), bool), (at[known], len(groups) + what)), shape=(n, n))
+    _, component = connected_components(edges, directed=False)
+    smallest = np.full(component.max(initial=-1) + 1, len(groups))
+    np.minimum.at(smallest, component[: len(groups)], np.arange(len(groups)))
+    return pl.Series("split_group", groups[smallest[component[at]]].astype(str), dtype=pl.String)
 
 
 def split_of(ids: pl.Series, groups: pl.Series, splits: Splits, *, seed: int) -> list[str]:

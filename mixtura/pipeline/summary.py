@@ -65,6 +65,24 @@ class BuildFacts:
 
 
 @dataclass(frozen=True)
+class LeakFacts:
+    """What of the built rows is on more than one side of the splits; all zero is no leak."""
+
+    rows: int  # built rows of the mixture
+    parents: int  # that they are made of
+    shared_parents: int  # parents with rows in several splits
+    exact: int  # requests that several splits ask word for word
+    near: int  # clusters of near-duplicate parents in several splits
+    context: int  # rows shown as examples that are parents too
+    near_duplicates: str  # what counts as one
+
+    @property
+    def total(self) -> int:
+        """Leaks of every kind."""
+        return self.shared_parents + self.exact + self.near + self.context
+
+
+@dataclass(frozen=True)
 class StageFacts:
     """One stage's books: `read + made = written + sum(dropped) + quarantined`."""
 
@@ -196,6 +214,7 @@ class Summary:
     evidence: EvidenceFacts | None = None  # where the recipe was probed
     marks: MarkFacts | None = None  # where the recipe marks answers
     builds: tuple[BuildFacts, ...] = ()
+    leaks: LeakFacts | None = None  # where rows were built
 
     @property
     def total(self) -> Tally:

@@ -17,8 +17,9 @@ from mixtura.pipeline import cover, lm, scoring, tables
 from mixtura.pipeline import embed as embedding
 from mixtura.pipeline import mix as mixing
 from mixtura.pipeline import pick as picking
+from mixtura.pipeline.builder import asked_text
 from mixtura.pipeline.contract import Fitted
-from mixtura.pipeline.hashing import keys
+from mixtura.pipeline.hashing import keys, string_hashes
 from mixtura.recipe import Selection
 from mixtura.rows import plain_text
 from mixtura.stages.gather import Part, Pool
@@ -136,15 +137,17 @@ def mix(plan: Plan, pool: Pool, picked: list[Picked]) -> Artefact:
 
 
 def _sizes(plan: Plan, part: Part) -> pl.DataFrame:
-    """What mixing reads of a part: `id, tokens, split_group`, and `evaluate_only` where the recipe has builds."""
+    """What mixing reads of a part: `id, tokens, split_group`; and `evaluate_only, asked` where the recipe has builds."""
     columns = ["id", "tokens", "split_group"]
     if not plan.recipe.build:
         return pl.read_parquet(part.path, columns=columns)
     if part.source in plan.recipe.sources:
-        return pl.read_parquet(part.path, columns=columns).with_columns(evaluate_only=pl.lit(False))
-    rows = pl.read_parquet(part.path, columns=[*columns, "meta"])
+        rows = pl.read_parquet(part.path, columns=columns)
+        return rows.with_columns(evaluate_only=pl.lit(False), asked=pl.lit(None, pl.UInt64))
+    rows = pl.read_parquet(part.path, columns=[*columns, "meta", "text", "messages"])
     aside = pl.col("meta").str.contains('"evaluate_only":true', literal=True)  # as `builder.Built` writes it
-    return rows.select(*columns, evaluate_only=aside.fill_null(False))
+    asked = pl.Series("asked", string_hashes(asked_text(rows)), pl.UInt64)
+    return rows.select(*columns, aside.fill_null(False).alias("evaluate_only")).with_columns(asked)
 
 
 def language_model(plan: Plan, selection: Selection) -> lm.Located | None:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import polars as pl
 
 from mixtura import recipe_file
-from mixtura.pipeline.summary import BuildFacts, StageFacts
+from mixtura.errors import CountError
+from mixtura.pipeline.leaks import find_leaks
+from mixtura.pipeline.summary import BuildFacts, LeakFacts, StageFacts
+from mixtura.recipe import NearDedup
+from mixtura.rows import CONTENT
 from mixtura.stages.gather import Part, Pool, Unit
 from mixtura.stages.plan import Plan
 
@@ -47,6 +52,36 @@ def build_facts(plan: Plan, pool: Pool) -> tuple[BuildFacts, ...]:
         _facts(plan, i, [u for u in _built(pool.units) if u.source == spec.word], pool.surveyed[i].facts)
         for i, spec in enumerate(plan.recipe.build)
     )
+
+
+def leak_facts(plan: Plan, pool: Pool, folder: Path) -> LeakFacts | None:
+    """Whether anything of the built rows that were written is on more than one side of the splits.
+
+    Raises:
+        CountError: rows of one parent are in several splits; a fault of ours.
+    """
+    if not plan.recipe.build:
+        return None
+    columns = ["parents", "meta", "messages", "text"]
+    built = [
+        pl.read_parquet(p, columns=[c for c in columns if c in pl.read_parquet_schema(p)]).with_columns(
+            split=pl.lit(p.parent.name)
+        )
+        for p in sorted(folder.glob("*/*-of-*.parquet"))
+    ]
+    rows = pl.concat(built, how="diagonal")
+    absent = [pl.lit(None).alias(c) for c in columns if c not in rows.columns]
+    rows = rows.with_columns(absent).filter(pl.col("parents").is_not_null())
+    if "prompt" in pl.read_parquet_schema(next(iter(sorted(folder.glob("*/*-of-*.parquet"))))):
+        return None  # preference pairs: their prompts are another column
+    wanted = rows.select(id=pl.col("parents").explode()).unique()
+    content = ["id", *CONTENT]
+    found = [pl.read_parquet(p.path, columns=content).join(wanted, on="id", how="semi") for p in pool.parts]
+    near = plan.recipe.clean.near_dedup or NearDedup()
+    leaks = find_leaks(rows, pl.concat(found).unique("id", maintain_order=True), near, folder / ".shingles")
+    if leaks.shared_parents:
+        raise CountError(f"{leaks.shared_parents} rows have descendants in several splits. A fault of Mixtura.")
+    return leaks
 
 
 def licenses(parts: Sequence[Part]) -> str:

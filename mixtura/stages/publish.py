@@ -29,6 +29,7 @@ from mixtura.pipeline.summary import (
     Summary,
     Tally,
 )
+from mixtura.pipeline.task_sets import write_task_sets
 from mixtura.recipe import Pick, Sample, digest
 from mixtura.rows import QUARANTINE
 from mixtura.stages import lineage
@@ -157,6 +158,7 @@ def _draft(plan: Plan, parts: Ingredients, folder: Path) -> dict[str, Any]:
         (folder / name).write_text(content, encoding="utf-8")
     files = {p.relative_to(folder).as_posix(): seal(p) for p in sorted(folder.rglob("*")) if p.is_file()}
     (folder / "croissant.json").write_text(render_croissant(summary, files), encoding="utf-8")
+    write_task_sets(folder, plan.recipe.output.sets, plan.recipe.name)
     return {"rows": summary.total.rows}
 
 
@@ -302,6 +304,7 @@ def _summary(
         evidence=_evidence(plan),
         marks=None if parts.marked is None else parts.marked.facts,
         builds=lineage.build_facts(plan, pool),
+        leaks=lineage.leak_facts(plan, pool, folder),
     )
 
 

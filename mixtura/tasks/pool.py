@@ -84,6 +84,10 @@ class Step(Model):
         "follow it.",
     )
     rows: Rows = Field(default=Rows(), description="The rows it is made from.")
+    language: Language | None = Field(
+        default=None,
+        description="Language of what is asked about, where it is not the row's: the other side of a pair.",
+    )
     input: dict[str, Text] = Field(
         default_factory=lambda: {"text": "{text}"}, description="Field of the task → template over a row's fields."
     )

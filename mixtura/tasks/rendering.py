@@ -79,7 +79,7 @@ class Rendered:
         there = list(self._wordings)
         if every:
             return there
-        own = (row.get("language") or "").split("-")[0].lower()
+        own = (self.step.language or row.get("language") or "").split("-")[0].lower()
         alike = [lang for lang in there if lang.split("-")[0].lower() == own]
         return [alike[0] if alike else there[draw % len(there)]]
 
