@@ -137,7 +137,7 @@ def mix(plan: Plan, pool: Pool, picked: list[Picked]) -> Artefact:
 
 
 def _sizes(plan: Plan, part: Part) -> pl.DataFrame:
-    """What mixing reads of a part: `id, tokens, split_group`; and `evaluate_only, asked` where the recipe has builds."""
+    """What mixing reads of a part: `id, tokens, split_group`, and with builds `evaluate_only, asked`."""
     columns = ["id", "tokens", "split_group"]
     if not plan.recipe.build:
         return pl.read_parquet(part.path, columns=columns)

@@ -62,18 +62,11 @@ def leak_facts(plan: Plan, pool: Pool, folder: Path) -> LeakFacts | None:
     """
     if not plan.recipe.build:
         return None
-    columns = ["parents", "meta", "messages", "text"]
-    built = [
-        pl.read_parquet(p, columns=[c for c in columns if c in pl.read_parquet_schema(p)]).with_columns(
-            split=pl.lit(p.parent.name)
-        )
-        for p in sorted(folder.glob("*/*-of-*.parquet"))
-    ]
-    rows = pl.concat(built, how="diagonal")
-    absent = [pl.lit(None).alias(c) for c in columns if c not in rows.columns]
-    rows = rows.with_columns(absent).filter(pl.col("parents").is_not_null())
-    if "prompt" in pl.read_parquet_schema(next(iter(sorted(folder.glob("*/*-of-*.parquet"))))):
-        return None  # preference pairs: their prompts are another column
+    files = sorted(folder.glob("*/*-of-*.parquet"))
+    splits = pl.concat([pl.read_parquet(p, columns=["id"]).with_columns(split=pl.lit(p.parent.name)) for p in files])
+    columns = ["id", "parents", "meta", "messages", "text"]
+    made = pool.of([b.word for b in plan.recipe.build])
+    rows = pl.concat([pl.read_parquet(p.path, columns=columns).join(splits, on="id") for p in made])
     wanted = rows.select(id=pl.col("parents").explode()).unique()
     content = ["id", *CONTENT]
     found = [pl.read_parquet(p.path, columns=content).join(wanted, on="id", how="semi") for p in pool.parts]
