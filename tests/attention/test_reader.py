@@ -15,6 +15,7 @@ from mixtura.errors import InputError
 from mixtura.pipeline.attention.conversation import Reading, Transcriber
 from mixtura.pipeline.attention.options import FIRST, KINDS, RESPONSE, USER
 from mixtura.pipeline.attention.reader import AttentionReader
+from mixtura.pipeline.lm import CausalLM
 
 CHATS = [
     [("system", "be brief"), ("user", TEXTS[0]), ("assistant", TEXTS[1][:40])],
@@ -260,6 +261,21 @@ def test_a_layer_that_is_not_there_is_told():
         InputError, match="option layer must be a layer of LlamaForCausalLM with attention: 0 to 3; got 9"
     ):
         AttentionReader(opened("llama"), layer=9)
+
+
+def test_a_model_whose_attention_cannot_be_seen_is_told(tmp_path):
+    """Bloom attends by code of its own, past the interface."""
+    import transformers as tf
+    from tiny_lm import tiny_lm
+
+    config = tf.BloomConfig(vocab_size=304, hidden_size=16, n_layer=2, n_head=2)
+    tf.AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    tf.AutoTokenizer.from_pretrained(tiny_lm()).save_pretrained(tmp_path)
+    lm = CausalLM(str(tmp_path), max_tokens=64, device="cpu", batch_tokens=64)
+    with pytest.raises(
+        InputError, match=r"must attend through transformers' attention interface.*got 'BloomForCausalLM'"
+    ):
+        AttentionReader(lm)
 
 
 def test_a_way_that_does_not_fit_is_told():
