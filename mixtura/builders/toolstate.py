@@ -1,6 +1,7 @@
 """Dialogue state as tool calls: services become functions, each change of the state a call with all that is known.
 
-A row is a dialogue. The model learns the calls alone; what the system says between them is context.
+A row is a dialogue. `loss_turns` in its `meta` marks the calls, which alone are to be learned; what the system says
+between them is context.
 """
 
 from __future__ import annotations
