@@ -136,7 +136,9 @@ def _account(record: dict[str, Any], mixture: Path) -> None:
 def _marked(found: pl.Series | None, mixture: Path) -> None:
     """Each answer of the row, its score, and whether the message before it carries the indicator."""
     facts = summary_of(mixture).marks
-    for answer in [] if found is None or facts is None else found.to_list():
+    if found is None or facts is None:
+        return
+    for answer in found.to_list():
         scores = "has no score" if answer["score"] is None else f"scores {number(answer['score'])}"
         carries = f"marked with {facts.indicator}" if answer["marked"] else "not marked"
         said = f"  answer      turn {answer['turn'] + 1} {scores}: {carries}"

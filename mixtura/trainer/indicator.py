@@ -60,10 +60,10 @@ def add_indicator(loaded: Loaded, indicator: str) -> int:
         if len(tokenizer) > int(model.get_input_embeddings().num_embeddings):  # pyright: ignore[reportArgumentType]
             # the library's own start is drawn at random from a normal distribution around the mean
             model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-        _start(model, tokenizer.convert_tokens_to_ids(indicator), known)
-    token = tokenizer.convert_tokens_to_ids(indicator)
+        _start(model, tokenizer.get_vocab()[indicator], known)
+    token = tokenizer.get_vocab()[indicator]
     made: Any = tokenizer(f"text {indicator}", add_special_tokens=False)["input_ids"]
-    if not isinstance(token, int) or list(made).count(token) != 1 or made[-1] != token:
+    if list(made).count(token) != 1 or made[-1] != token:
         step = "Choose another indicator in mix.marks, and run again"
         raise InputError("tokenizer", f"must read {indicator!r} as one token", got=made, next_step=step)
     return token
