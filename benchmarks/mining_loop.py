@@ -4,8 +4,7 @@ python -m benchmarks.mining_loop DATA [--seeds 3] [--rounds 2] [--quick]
 
 DATA holds the Schema-Guided Dialogue set (`sgd/`). Each turn in which a user says what they want is a question; right
 is a call of that intent with the values that the turn gives; an intent of another service is offered beside it. A
-small LM is made and warmed up on right answers; each arm then goes on from it, as many steps a round. Seeds differ in
-what is sampled and in the order of training; the warm model is one for all (the processor's time is short).
+small LM is made and warmed up on right answers, one for each seed; each arm then goes on from it, as many steps a round.
 The last line is one JSON object.
 """
 
@@ -210,9 +209,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path)
     parser.add_argument("--folder", type=Path, default=None, help="where to work; kept, so that a run can go on")
-    parser.add_argument(
-        "--warm", type=Path, default=None, help="the warm model of an earlier run: its folder warm-mined"
-    )
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--rows", type=int, default=None)
@@ -236,11 +232,11 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     count = write_pool(spec.data / "sgd", folder, spec.rows)
     results: dict[str, list[dict[str, Any]]] = {arm: [] for arm in spec.arms}
-    if spec.warm:
-        warm = json.loads((spec.warm / "mined.json").read_text()) | {"folder": str(spec.warm)}
-    else:
-        warm = mined(folder, recipe("warm", start_model(folder, spec.width, 0), 0, spec, warmup=2, rounds=0))
     for seed in range(spec.seeds):
+        # a seed's warm model and arms share one split: another seed's held-out rows were in this one's warm-up
+        warm = mined(
+            folder, recipe(f"warm-{seed}", start_model(folder, spec.width, seed), seed, spec, warmup=2, rounds=0)
+        )
         for arm in spec.arms:
             if arm == MORE:
                 results[arm].append(more(folder, warm, seed, spec))
