@@ -4,7 +4,7 @@ python -m benchmarks.mining_loop DATA [--seeds 3] [--rounds 2] [--quick]
 
 DATA holds the Schema-Guided Dialogue set (`sgd/`). Each turn in which a user says what they want is a question; right
 is a call of that intent with the values that the turn gives; an intent of another service is offered beside it. A
-small LM is made and warmed up on right answers, one for each seed; each arm then goes on from it, as many steps a round.
+small LM is made and warmed up on right answers, one a seed; each arm then goes on from it, as many steps a round.
 The last line is one JSON object.
 """
 
