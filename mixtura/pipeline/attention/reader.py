@@ -87,7 +87,7 @@ class AttentionReader:
             seen[index, reading] = masses[..., USER].double().mean(1).cpu().numpy()
 
         self._watch(readings, _Look(note))
-        totals = {i: sum(m for (layer, _), m in sorted(seen.items()) if layer == i) for i, _ in sorted(seen)}
+        totals = {i: np.sum([seen[at] for at in sorted(seen) if at[0] == i], axis=0) for i, _ in sorted(seen)}
         ranked = sorted(((-float(m), i, h) for i, t in totals.items() for h, m in enumerate(t)))
         return [(i, h) for _, i, h in ranked[: int(np.ceil(share * len(ranked)))]]
 
