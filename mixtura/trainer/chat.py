@@ -113,7 +113,7 @@ class Chat:
             return [self._tokenize(text, [(0, len(text))])]
         if not any(m.get("role") == "assistant" for m in messages):
             raise Refused("no-answer")
-        if MARKS.search(self._template(row)):
+        if not row.loss_turns and MARKS.search(self._template(row)):
             return [self._marked(row, messages)]
         return [self._tokenize(text, spans) for text, spans in self._differences(row, messages)]
 
@@ -174,7 +174,7 @@ class Chat:
         whole = self._render(row, messages)
         examples, keeps_the_past = [], True
         for i, message in enumerate(messages):
-            if i < first or message.get("role") != "assistant":
+            if i < first or message.get("role") != "assistant" or (row.loss_turns and i not in row.loss_turns):
                 continue
             prompt = self._render(row, messages[:i], add_generation_prompt=True)
             answered = self._render(row, messages[: i + 1])

@@ -29,6 +29,7 @@ class Row:
     text: str | None = None
     messages: list[dict[str, Any]] | None = None
     tools: list[dict[str, Any]] | None = None
+    loss_turns: tuple[int, ...] = ()  # places of the answers to learn from, where a builder marked them; (): all
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def read_rows(files: list[Path]) -> Iterator[Row]:
     Raises:
         InputError: a file is damaged, has neither `text` nor `messages`, or holds preference pairs.
     """
-    for path, record in _records(files, ("text", "messages", "tools", "chosen")):
+    for path, record in _records(files, ("text", "messages", "tools", "chosen", "meta")):
         yield _row(path, record)
 
 
@@ -176,7 +177,10 @@ def _row(path: Path, record: dict[str, Any]) -> Row:
     messages = record.get("messages")
     if not messages:
         return Row(text=record.get("text"))
-    return Row(messages=[_turn(path, m) for m in messages], tools=_parsed(path, "tools", record.get("tools")))
+    meta = record.get("meta") or ""
+    marked = json.loads(meta)["loss_turns"] if meta.startswith('{"builder":') and '"loss_turns":' in meta else ()
+    tools = _parsed(path, "tools", record.get("tools"))
+    return Row(messages=[_turn(path, m) for m in messages], tools=tools, loss_turns=tuple(marked))
 
 
 def _turn(path: Path, message: dict[str, Any]) -> dict[str, Any]:
