@@ -182,6 +182,23 @@ def test_turns_carry_tool_calls_only_where_there_are_any(tmp_path):
     assert fields["tools"] == {"role": "assistant", "content": None, "tool_calls": '[{"name":"sky"}]'}
 
 
+def test_files_of_one_mixture_agree_whether_turns_call_tools(tmp_path):
+    """One of three rows calls a tool, each is a file: `datasets` reads them as one table."""
+    from datasets import load_dataset
+
+    made = [row(messages=turns("Why?", a)) for a in ("So.", (None, '[{"name":"sky"}]'), "Thus.")]
+    tables.write(tmp_path / "rows.parquet", table([{**r, "tokens": 2} for r in made]))
+    pl.DataFrame({"id": [r["id"] for r in made], "score": [0.0] * 3}).write_parquet(tmp_path / "scores.parquet")
+    (tmp_path / "m").mkdir()
+    shards = [PoolShard(str(tmp_path / "rows.parquet"), {"s": str(tmp_path / "scores.parquet")})]
+    mixed = mixed_of(made, ["train", "train", "test"])
+    write_splits(tmp_path / "m", mixed, shards, form="messages", rows_per_file=1)
+    files = {s: sorted(str(p) for p in (tmp_path / "m" / s).iterdir()) for s in ("train", "test")}
+    read = load_dataset("parquet", data_files=files, cache_dir=str(tmp_path / "cache"))
+    assert [r[1]["tool_calls"] for r in read["train"]["messages"]] == [None, '[{"name":"sky"}]']
+    assert read["test"]["messages"][0][1] == {"role": "assistant", "content": "Thus.", "tool_calls": None}
+
+
 # --- publication -------------------------------------------------------------------------------------------------
 
 

@@ -28,6 +28,13 @@ CONTENT: dict[Form, list[pa.Field]] = {
     "messages": [pa.field("messages", MESSAGES)],
     "preference": [pa.field(name, MESSAGES) for name in ("prompt", "chosen", "rejected")],
 }
+# of which columns of a row a content column of turns is made
+MADE_OF = {
+    "messages": ("messages", "chosen"),
+    "prompt": ("messages",),
+    "chosen": ("chosen",),
+    "rejected": ("rejected",),
+}
 ABOUT = [
     pa.field("tokens", pa.int32()),
     pa.field("source", pa.string()),
@@ -130,13 +137,15 @@ def write_splits(
     if lost := mixed.height - sum(w.rows for w in writers.values()):
         raise StoreError(f"{lost} rows of the mixture are missing from the pool; delete the store and run again")
     # in every file or in none: `datasets` refuses splits whose columns differ
-    extra = [f for f in SOMETIMES if any(_has(deal / f"{s}-{p}.parquet", f.name) for s, p in parts)]
+    dealt = [deal / f"{s}-{p}.parquet" for s, p in parts]
+    extra = [f for f in SOMETIMES if any(_has(path, pl.col(f.name)) for path in dealt)]
     extra += [MARKS] if indicator else []
+    schema = pa.schema([pa.field("id", pa.string()), *_content_fields(dealt, form), *ABOUT, *extra])
     tallies: dict[str, Tally] = {}
     for split in (s for s in SPLITS if (s, 0) in parts):
         (folder / split).mkdir()
         count = 1 + max(p for s, p in parts if s == split)
-        done = [_file(folder, deal, (split, part, count), form, indicator, extra) for part in range(count)]
+        done = [_file(folder, deal, (split, part, count), form, indicator, schema) for part in range(count)]
         tallies[split] = Tally(sum(d.rows for d in done), sum(d.tokens for d in done), sum(d.bytes for d in done))
     shutil.rmtree(deal)
     return tallies
@@ -170,9 +179,9 @@ def _why(shard: PoolShard, here: pl.DataFrame) -> pl.Series:
     return pl.Series("why", why, dtype=pl.String)
 
 
-def _has(path: Path, column: str) -> bool:
+def _has(path: Path, value: pl.Expr) -> bool:
     """Whether any row has a value there."""
-    return pl.scan_parquet(path).select(pl.col(column).is_not_null().any()).collect().item() or False
+    return pl.scan_parquet(path).select(value.is_not_null().any()).collect().item() or False
 
 
 def _file(
@@ -181,28 +190,28 @@ def _file(
     name: tuple[str, int, int],
     form: Form,
     indicator: str | None,
-    extra: Sequence[pa.Field],
+    schema: pa.Schema,
 ) -> Tally:
     split, part, count = name
     rows = pl.read_parquet(deal / f"{split}-{part}.parquet").sort("at")
     if indicator:
         rows = rows.with_columns(marking.written(rows["messages"], rows["places"].to_list(), indicator))
     rows = rows.with_columns(**content_of(rows, form))
-    schema = pa.schema([pa.field("id", pa.string()), *_content_fields(rows, form), *ABOUT, *extra])
     path = folder / split / f"{split}-{part:05}-of-{count:05}.parquet"
     tables.write(path, tables.conform(rows, schema), group_rows=4096)
     return Tally(rows.height, int(rows["tokens"].cast(pl.Int64).sum()), path.stat().st_size)
 
 
-def _content_fields(rows: pl.DataFrame, form: Form) -> list[pa.Field]:
-    """Turns without `tool_calls` where no turn has one: a column of nulls makes chat templates stumble."""
-    return [pa.field(f.name, TURN) if f.type == MESSAGES and not _calls(rows, f.name) else f for f in CONTENT[form]]
+def _content_fields(dealt: Sequence[Path], form: Form) -> list[pa.Field]:
+    """Turns without `tool_calls` where no turn of any file has one: a column of nulls makes chat templates stumble."""
+    calls = pl.element().struct.field("tool_calls").is_not_null().any()
 
+    def calling(column: str) -> bool:
+        some = pl.when(pl.col(column).list.eval(calls).list.first()).then(True)
+        return any(_has(path, some) for path in dealt)
 
-def _calls(rows: pl.DataFrame, column: str) -> int:
-    """Turns of a column that call tools."""
-    calls = rows.select(pl.col(column).explode().struct.field("tool_calls")).to_series()
-    return len(calls) - calls.null_count()
+    turns = {f.name for f in CONTENT[form] if f.type == MESSAGES and not any(calling(c) for c in MADE_OF[f.name])}
+    return [pa.field(f.name, TURN) if f.name in turns else f for f in CONTENT[form]]
 
 
 def content_of(rows: pl.DataFrame, form: Form) -> dict[str, pl.Series]:
