@@ -38,8 +38,8 @@ def _mined(recipe: Recipe, settings: Any, teller: TerminalTeller, *, plain: bool
         return mine(Plan.of(recipe, settings, teller), tell=tell)
     with prefect():
         from mixtura.flows.mine import mine as flow
-        from mixtura.flows.telling import told
-    with told(tell):
+        from mixtura.flows.telling import telling, told
+    with telling(teller), told(tell):
         return flow(recipe, settings)
 
 

@@ -6,6 +6,7 @@ import os
 import subprocess
 from pathlib import Path
 
+import calls
 import pytest
 from e2e.corpus import contents
 from live import BIN, PATIENCE, STAGES, Process, until
@@ -41,6 +42,16 @@ def test_prefect_does_not_reach_the_bytes(project, clean_env):
         done = _run(project, clean_env, "--store", base / f"store-{name}", "--output", base / name, *more)
         assert done.returncode == 0, done.stdout + done.stderr
     assert contents(base / "by-prefect") == contents(base / "plain") != {}
+
+
+def test_mining_on_prefect_says_its_stages_and_its_rounds(tmp_path, clean_env):
+    recipe = calls.build(tmp_path, rounds=0, warmup=1)
+    command = [BIN / "mixtura", "mine", recipe, "--workers", "1"]
+    done = subprocess.run(command, env=clean_env, capture_output=True, text=True, timeout=PATIENCE)
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+    assert [x.split()[1] for x in done.stdout.splitlines() if x.startswith("✓")][-1] == "write"
+    assert "· warm-up: held-out pass rate rows " in done.stdout
+    assert (tmp_path / "mixtures/calls-mined/report.html").is_file()
 
 
 def test_a_mistake_is_one_sentence_and_exit_code_2(project, clean_env):

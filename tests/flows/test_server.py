@@ -23,7 +23,7 @@ def declared():
 
 def test_every_deployment_of_prefect_yaml_is_registered(deployed, declared):
     found = {d["name"]: d for d in deployed.api("/deployments/filter", {})}
-    assert found.keys() >= {d["name"] for d in declared} == {"curate", "nightly", "train"}
+    assert found.keys() >= {d["name"] for d in declared} == {"curate", "nightly", "train", "mine"}
     for wanted in declared:
         assert found[wanted["name"]]["entrypoint"] == wanted["entrypoint"]
         assert found[wanted["name"]]["work_pool_name"] == "mixtura"

@@ -12,6 +12,7 @@ from typing import ClassVar
 import numpy as np
 import polars as pl
 import pytest
+from calls import build, rows
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mixtura import recipe_file
@@ -30,8 +31,6 @@ from mixtura.search.explore import Search
 from mixtura.stages.plan import Plan, Settings
 from mixtura.store import file_digest
 from mixtura.trainer.mixture import read_pairs
-
-from .conftest import build, rows
 
 
 def plan_of(path: Path) -> Plan:
