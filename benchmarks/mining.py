@@ -26,24 +26,24 @@ from mixtura.search.pairs import pairs
 from mixtura.selectors.deficiency import SELECTOR, Spec
 
 SAMPLES, ANSWER_TOKENS = 8, 48
+STEPS = 300  # 70 teach the form of an answer and not yet the tools, see LOG.md
 
 
 def measure(*, quick: bool, data: Path | None = None, repository: Path | None = None) -> dict[str, Any]:
     """All figures of this part; data and repository play no part.
 
     Args:
-        quick: fewer steps and rows, one seed.
+        quick: fewer rows, one seed.
         data: not read.
         repository: not read.
     """
     torch.set_num_threads(1)
-    seeds = range(1 if quick else 3)
-    steps, rows = (1_500, 240) if quick else (4_000, 600)  # 400 steps teach nothing yet, see LOG.md
+    seeds = range(1 if quick else 5)
     found: list[dict[str, Any]] = []
     for seed in seeds:
         with tempfile.TemporaryDirectory() as folder:
-            truth = planted.world(rows=rows, seed=seed)
-            model = planted.teach(Path(folder) / "lm", untaught=truth.untaught, steps=steps, seed=seed)
+            truth = planted.world(rows=360 if quick else 600, seed=seed)
+            model = planted.teach(Path(folder) / "lm", untaught=truth.untaught, steps=STEPS, seed=seed)
             made = planted_truth(str(model), truth) | speed(str(model), truth, rows=24 if quick else 60)
             made |= search_cost(str(model), truth, rows=32 if quick else 120)
         print(f"seed {seed}: {made}", flush=True)
@@ -64,6 +64,12 @@ def planted_truth(model: str, truth: planted.World) -> dict[str, Any]:
     apart = (scores["state"] == "suspect").to_numpy()
     surprise = _scored(model, truth, by="perplexity")[0]["score"].to_numpy()
     known = ~right & truth.taught
+    by_error = {}
+    for error in planted.ERRORS:
+        for name, mine in (("taught", truth.taught), ("untaught", ~truth.taught)):
+            rows = (truth.corrupt == error) & mine
+            by_error[f"apart_{error}_{name}"] = f"{apart[rows].sum()} of {rows.sum()}"
+    print(f"set apart by planted error: {by_error}", flush=True)
     rate = scores["pass_rate"].to_numpy()
     return {
         "planted_auroc": planted.auroc(rank[~apart], ~truth.taught[~apart]),
@@ -73,6 +79,7 @@ def planted_truth(model: str, truth: planted.World) -> dict[str, Any]:
         "corrupt_gold_recall": float(apart[~right].mean()),
         "corrupt_gold_recall_taught": float(apart[known].mean()),
         "corrupt_gold_false_alarm": float(apart[right].mean()),
+        "corrupt_gold_false_alarm_untaught": float(apart[right & ~truth.taught].mean()),
         "slices_found": sum(any(f"tool: {t}:" in w for w in card["weak"]) for t in truth.untaught)
         / len(truth.untaught),
         "pass_rate_taught": float(rate[right & truth.taught].mean()),

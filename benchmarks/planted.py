@@ -8,19 +8,17 @@ that were not taught above the others, name them, and set the corrupted golds ap
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
-import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from benchmarks import small
 from mixtura.pipeline.contract import Shard
 from mixtura.recipe import TinyModel
-from mixtura.trainer.model import prepare_tiny
 
 VERBS = ("book", "call", "cook", "draw", "fetch", "hire", "lock", "mail", "play", "rent", "scan", "sell")
 PLACES = ("Rome", "Oslo", "Lima", "Cairo", "Paris", "Delhi")
@@ -71,6 +69,11 @@ def conversation(
     return [{"role": "user", "content": asked}], tools, {"name": f"{verb}_it", "arguments": arguments}
 
 
+def written(call: dict[str, Any]) -> str:
+    """A call as text, in the form of Python: half the tokens of JSON."""
+    return f"[{call['name']}({', '.join(f'{k}={v!r}' for k, v in call['arguments'].items())})]"
+
+
 def corrupted(
     call: dict[str, Any], tools: Sequence[dict[str, Any]], error: str, rng: np.random.Generator
 ) -> dict[str, Any]:
@@ -99,7 +102,7 @@ def world(*, rows: int, seed: int, corrupt_share: float = 0.1) -> World:
         asked, tools, call = conversation(rng, verb)
         error = ERRORS[len([c for c in corrupt if c]) % len(ERRORS)] if rng.random() < corrupt_share else ""
         gold = corrupted(call, tools, error, rng) if error else call
-        turns = [*asked, {"role": "assistant", "content": json.dumps(gold)}]
+        turns = [*asked, {"role": "assistant", "content": written(gold)}]
         records.append({"id": f"{seed}-{i:05}", "messages": [t | {"tool_calls": None} for t in turns],
                         "tools": json.dumps(tools), "meta": None})  # fmt: skip
         taught.append(verb not in untaught)
@@ -112,7 +115,7 @@ def world(*, rows: int, seed: int, corrupt_share: float = 0.1) -> World:
 
 
 def teach(folder: Path, *, untaught: Sequence[str], steps: int, seed: int, size: TinyModel | None = None) -> Path:
-    """Train a small model on endless rows of the other tools; the loss is that of the answers alone.
+    """Train a small model on endless rows of the other tools.
 
     Args:
         folder: to write.
@@ -121,49 +124,20 @@ def teach(folder: Path, *, untaught: Sequence[str], steps: int, seed: int, size:
         seed: of weights and rows.
         size: of the model.
     """
+    # its tokenizer knows every word: what the model does not know is what to do with them
+    said = [f"{v} in {p} for {n} {written({'name': f'{v}_it', 'arguments': {'place': p, 'n': n, 'colour': 'red'}})}"
+            for v in VERBS for p in PLACES for n in NUMBERS]  # fmt: skip
+    small.start(said, size or TinyModel(layers=2, width=64, heads=4, vocabulary=512), folder, seed=seed)
+    return small.teach(folder, _lessons(untaught, seed), steps=steps, batch=BATCH, rate=2e-3)
+
+
+def _lessons(untaught: Sequence[str], seed: int) -> Iterator[small.Lesson]:
     rng = np.random.default_rng([seed, 2])
     verbs = [v for v in VERBS if f"{v}_it" not in untaught]
-    # its tokenizer knows every word: what the model does not know is what to do with them
-    said = [f"{v} in {p} for {n} {json.dumps(schema(v))}" for v in VERBS for p in PLACES for n in NUMBERS]
-    prepare_tiny(said, size or TinyModel(layers=2, width=64, heads=4, vocabulary=512), folder, seed=seed)
-    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 3e-3, total_steps=steps, pct_start=0.1)
-    model.train()
-    for _ in range(steps):
-        ids, labels = _batch(tokenizer, [_taught(rng, verbs) for _ in range(BATCH)])
-        loss = model(input_ids=ids, labels=labels).loss
-        optimiser.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
-        schedule.step()
-    model.eval().save_pretrained(folder)
-    return folder
-
-
-def _taught(rng: np.random.Generator, verbs: Sequence[str]) -> tuple[list[dict[str, str]], list[dict[str, Any]], str]:
     while True:
         asked, tools, call = conversation(rng, str(rng.choice(verbs)))
-        if all(t["name"].removesuffix("_it") in verbs for t in tools):
-            return asked, tools, json.dumps(call)
-
-
-def _batch(
-    tokenizer: Any, rows: Sequence[tuple[list[dict[str, str]], list[dict[str, Any]], str]]
-) -> tuple[torch.Tensor, torch.Tensor]:
-    both = []
-    for asked, tools, answer in rows:
-        prompt = tokenizer.apply_chat_template(asked, tools=tools, tokenize=False, add_generation_prompt=True)
-        before = tokenizer(prompt, add_special_tokens=False)["input_ids"]
-        both.append((before, [*tokenizer(answer, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]))
-    length = max(len(a) + len(b) for a, b in both)
-    ids = torch.full((len(both), length), tokenizer.pad_token_id)
-    labels = torch.full((len(both), length), -100)
-    for i, (before, answer) in enumerate(both):
-        ids[i, : len(before) + len(answer)] = torch.tensor(before + answer)
-        labels[i, len(before) : len(before) + len(answer)] = torch.tensor(answer)
-    return ids, labels
+        if all(t["name"] not in untaught for t in tools):
+            yield small.Lesson(asked[0]["content"], tools, written(call))
 
 
 def auroc(score: np.ndarray, positive: np.ndarray) -> float:

@@ -96,7 +96,7 @@ class Deficiency:
         standard = Standard.of(tried)
         standings = [standing(t, standard) for t in tried]
         facts |= _counted(tried, standings)
-        return Fitted({"unlikely": np.array([standard.unlikely])}, facts)
+        return Fitted({"standard": standard.packed()}, facts)
 
     def score(self, spec: Spec, fitted: Fitted, shard: Shard) -> pl.DataFrame:
         """`id, score`, then `state` and what it rests on.
@@ -111,7 +111,7 @@ class Deficiency:
         asked = [q for q in found if isinstance(q, Question)]
         if spec.by == "verified":
             tried = attempt(open_generator(spec), asked, _sampling(spec, int(fitted.facts["seed"]))) if asked else []
-            standard = Standard(float(fitted.arrays["unlikely"][0]))
+            standard = Standard.unpacked(fitted.arrays["standard"])
             made = iter([_why(t, standing(t, standard)) for t in tried])
         else:
             made = iter(_why_of_losses(spec, fitted, asked))

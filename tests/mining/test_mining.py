@@ -16,6 +16,7 @@ from mixtura.checks.tool_calls import CHECK
 from mixtura.generation.contract import Likelihood, Reply
 from mixtura.mining import slices
 from mixtura.mining.attempts import Sampling, attempt, questions, same_form
+from mixtura.mining.quoting import quoted, says
 from mixtura.mining.rates import benjamini_hochberg, clopper_pearson
 from mixtura.mining.standing import Standard, standing
 from mixtura.verdict import PASSED
@@ -105,6 +106,61 @@ def test_the_standard_is_the_loss_of_golds_that_the_model_met():
     missed = [tried(ROME, "x", nats=-1e6)]
     assert Standard.of([*met, *missed]).unlikely == pytest.approx(np.quantile(range(1, 101), 0.99))
     assert Standard.of(missed).unlikely == float("inf")
+
+
+def test_a_model_is_no_witness_on_a_tool_whose_golds_it_seldom_meets():
+    """It meets every gold of `book` and none of `weather`: its agreement counts on the one and not on the other."""
+    weather = call("weather", city="Rome")
+    sample = [*[tried(ROME, ROME, nats=-1.0)] * 6, *[tried(weather, ROME, nats=-9.0)] * 3]
+    standard = Standard.of(sample)
+    assert (standard.strange, standard.known) == ({"weather"}, {"book"})
+    told = [standing(tried(gold, *[call("book", city="Oslo")] * 4, nats=-5.0), standard) for gold in (ROME, weather)]
+    assert [s.state for s in told] == ["suspect", "unsolved"]
+
+
+@pytest.mark.parametrize(("met", "missed", "knows"), [(6, 0, True), (0, 6, False)])
+def test_a_tool_not_in_the_sample_is_known_where_most_golds_are_met(met, missed, knows):
+    sample = [*[tried(ROME, ROME)] * met, *[tried(ROME, PARIS)] * missed]
+    assert Standard.of(sample).knows(frozenset({"weather"})) is knows
+
+
+def test_a_standard_survives_its_file():
+    for standard in (Standard(), Standard(0.5, frozenset({"a", "é"}), frozenset({"b"}), False, frozenset({"c"}))):
+        assert Standard.unpacked(standard.packed()) == standard
+
+
+def test_a_gold_that_says_what_the_question_does_not_is_suspect_even_of_a_strange_tool():
+    """The answers call another tool, and agree on the city that is asked for: Rome, and the gold says Paris."""
+    standard = Standard(unlikely=2.0, strange=frozenset({"book"}), quoted=frozenset({"city"}))
+    weather = call("weather", city="Rome")
+    stands = standing(tried(PARIS, weather, weather, "x", "y", nats=-5.0), standard)
+    assert stands.state == "suspect"
+    assert "city 'Paris' is not in the question; 2 of 4 answers say 'Rome'" in stands.reason
+    for t, s in (
+        (tried(ROME, call("weather", city="Oslo"), *[call("weather", city="Oslo")] * 3, nats=-5.0), standard),  # said
+        (tried(PARIS, *[call("weather", city="Oslo")] * 4, nats=-5.0), standard),  # theirs is not said either
+        (tried(PARIS, weather, "x", "y", "z", nats=-5.0), standard),  # no two agree
+        (tried(PARIS, *[weather] * 4, nats=-5.0), Standard(2.0, frozenset({"book"}))),  # cities are not always said
+        (tried(PARIS, *[weather] * 4, nats=-1.0), standard),  # the gold is likely enough
+    ):
+        assert standing(t, s).state == "unsolved"
+
+
+@pytest.mark.parametrize(("unsaid", "kept"), [(0, True), (1, True), (2, False)])
+def test_quoted_arguments_are_those_surely_said_nine_times_in_ten(unsaid, kept):
+    """Of 60: the exact 95 % interval of 60 and 59 begins above 0.9 (0.940, 0.911), that of 58 below (0.885)."""
+    rows = [row(PARIS) for _ in range(unsaid)] + [row(ROME) for _ in range(60 - unsaid)]
+    found = [q for q in questions(CHECK, CHECK.Spec(), rows) if isinstance(q, Question)]
+    assert ("city" in quoted(found)) is kept
+    assert (stats.binomtest(60 - unsaid, 60).proportion_ci().low >= 0.9) is kept
+
+
+def test_a_value_is_said_as_whole_words():
+    assert says("a room in rome for 12 nights", "Rome")
+    assert says("a room in rome for 12 nights", 12)
+    assert says("at half  past 2".replace("  ", " "), "Half past\n2")
+    assert not says("a room in rome for 12 nights", 1)
+    assert not says("a room in romeo", "rome")
 
 
 def test_a_refused_row_is_unasked():
