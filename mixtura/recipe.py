@@ -196,7 +196,7 @@ class Pick(Model):
     rule: Literal["cover", "top", "got-d", "gumbel", "round_robin", "threshold"] | None = Field(
         default=None,
         description="By default the selector's own. 'cover': targets that are served stop paying; 'top': best first, "
-        "which for nudge is the paper's rule and may be written 'got-d'; 'gumbel': sampled by weight; 'round_robin': "
+        "and 'got-d' so by the paper's own score, for nudge; 'gumbel': sampled by weight; 'round_robin': "
         "each target in turn takes its nearest row; 'threshold': all above.",
     )
     budget_rows: PositiveInt | None = Field(default=None, description="Rows to pick.")

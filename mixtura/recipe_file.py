@@ -109,7 +109,11 @@ def check_words(recipe: Recipe) -> None:
                 f"cannot be 'gumbel' with selector {selection.selector!r}: its score is a rank, not a weight",
                 next_step="Use rule 'top'",
             )
-        rules_of = {"cover": "prices its targets, such as nudge", "round_robin": "names its targets, such as rds"}
+        rules_of = {
+            "cover": "prices its targets, such as nudge",
+            "round_robin": "names its targets, such as rds",
+            "got-d": "is nudge",
+        }
         if (rule := selection.pick.rule) in rules_of and rule not in getattr(selector, "rules", ()):
             raise RecipeError(
                 f"{where}.pick.rule",
@@ -199,16 +203,17 @@ def pick_of(selection: Selection) -> Pick:
 
 
 def spec_of(selection: Selection, where: str = "select") -> BaseModel:
-    """The selector's options as its own model.
+    """The selector's options as its own model; rule 'got-d' is the paper's score too, where no option says otherwise.
 
     Raises:
         RecipeError: an unknown or impossible option.
     """
     selector = selector_of(selection)
+    options = (getattr(selector, "as_published", {}) if selection.pick.rule == "got-d" else {}) | selection.options
     try:
-        return selector.Spec.model_validate(selection.options)
+        return selector.Spec.model_validate(options)
     except ValidationError as e:
-        raise explain(e, selection.options, f"{where}.options.", selector.Spec) from None
+        raise explain(e, options, f"{where}.options.", selector.Spec) from None
 
 
 def builder_of(build: Build) -> Any:

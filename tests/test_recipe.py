@@ -166,3 +166,15 @@ def test_environment_variables_only_where_declared(monkeypatch):
 def test_yaml_of_a_recipe_is_what_a_person_writes():
     text = yaml.safe_dump(GOOD)
     assert recipe_file.parse(text) == recipe_file.build(GOOD)
+
+
+def test_rule_got_d_is_the_papers_score_unless_an_option_says_otherwise():
+    def words(pick: dict, options: dict) -> float:
+        tree = changed("select", [{"selector": "nudge", "options": options, "pick": {"budget_rows": 3} | pick}])
+        return recipe_file.spec_of(recipe_file.build(tree).select[0]).words  # type: ignore[attr-defined]
+
+    assert words({"rule": "got-d"}, {}) == 0
+    assert words({"rule": "got-d"}, {"words": 2}) == 2
+    assert words({"rule": "top"}, {}) == words({}, {}) == 1
+    with pytest.raises(RecipeError, match="can be 'got-d' only with a selector that is nudge; got 'dsir'"):
+        recipe_file.build(changed("select", [{"selector": "dsir", "pick": {"budget_rows": 3, "rule": "got-d"}}]))

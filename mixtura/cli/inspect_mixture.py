@@ -17,6 +17,7 @@ from mixtura.pipeline.wording import beginning, number, share, visible
 from mixtura.rows import plain_text
 
 PRICED = {"nearest_target_id", "share", "price", "distance", "score_without_prices"}  # in an account by nudge
+BESIDE = {"wording", "penalty"}  # in one too, where it heeds more than the distance
 TEXT = 90  # characters of a target row's text
 
 
@@ -128,7 +129,7 @@ def _account(record: dict[str, Any], mixture: Path) -> None:
     account = json.loads(rows["why"][0])
     if set(account) >= PRICED:
         _priced(account, rows["score"][0], mixture)
-        account = {k: v for k, v in account.items() if k not in {*PRICED, "serves"}}
+        account = {k: v for k, v in account.items() if k not in {*PRICED, *BESIDE, "serves"}}
     for reason, value in account.items():
         _because(f"{reason.replace('_', ' ')}: {f'{value:.4g}' if isinstance(value, float) else value}")
 
@@ -159,10 +160,20 @@ def _priced(account: dict[str, Any], score: float, mixture: Path) -> None:
     place = "above the average of 0: the reference lacks it" if price > 0 else "not above the average of 0"
     _because(f"the first of them pays a price of {number(price)}, {place}")
     _because(f"the first of them lies at a distance of {away}: 0 is the same, 2 has nothing in common with it")
-    plain = account["score_without_prices"]
-    change = "raised" if score > plain else "lowered" if score < plain else "did not change"
-    by = f" by {number(abs(score - plain))}" if score != plain else ""
-    _because(f"nudging {change} its score{by}: {number(score)} with prices, {number(plain)} without, by nearness alone")
+    plain, priced = account["score_without_prices"], score + account.get("penalty", 0.0)
+    _because(f"prices {_moved(plain, priced)}: {number(priced)} with them, {number(plain)} without, by nearness alone")
+    if "wording" in account:
+        like = "likelier" if account["wording"] > 0 else "less likely"
+        _because(f"its words are {like} in the target than in the pool: {number(account['wording'])} nats an n-gram")
+    if "penalty" in account:
+        _because(f"what is beside its distance {_moved(priced, score)}: {number(score)} with it")
+
+
+def _moved(before: float, after: float) -> str:
+    """What was done to a score, in words."""
+    if before == after:
+        return "did not change its score"
+    return f"{'raised' if after > before else 'lowered'} its score by {number(abs(after - before))}"
 
 
 def _because(words: str) -> None:

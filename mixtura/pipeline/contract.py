@@ -144,7 +144,8 @@ class Selector(Protocol):
     source: ClassVar[str]  # paper, section or equation
     needs: ClassVar[Needs]
     scale: ClassVar[Scale]  # what the score is; Gumbel noise makes no sense on a rank
-    # optional: the pick rules 'cover' and 'round_robin' that the scores allow, the default first. Both need the columns
+    # optional: the pick rules 'cover', 'round_robin' and 'got-d' that it allows, the default first; for the last it has
+    # `as_published`, the options that make its score the paper's. The former two need the columns
     # `targets` list[i32], positions of the target's rows, and `costs` list[f32]; 'cover' the arrays of `cover.Market`
     rules: ClassVar[tuple[str, ...]] = ()
     # optional: a method `summary(spec, scores)`, facts for the card from what `score` returned for all rows together

@@ -1,12 +1,10 @@
 """DSIR: importance weights of a row under hashed n-gram models of the target and of the pool.
 
-Words and punctuation are found, hashed and weighed as arrays over a shard's bytes; no n-gram is ever made as a string,
-but the two per row that explain its score.
+The features are `pipeline.ngrams`; here they are weighed, and the two that say most of each row's score are named.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 import numpy as np
@@ -16,16 +14,10 @@ from pydantic import Field
 from mixtura.errors import InputError
 from mixtura.pipeline import contract
 from mixtura.pipeline.contract import Fitted, Needs, Scale, Shard, rows_of
-from mixtura.pipeline.hashing import buffers, mix, piece_hashes
+from mixtura.pipeline.ngrams import NAT, Ngrams, bucket_counts, log_ratio, ngrams, per_row
 from mixtura.recipe import Positive
 
-NAT = float(1 << 32)  # log ratios are stored as integers of 2^-32 nats: their sums are exact in any order
-SPACE, WORD, MARK = 0, 1, 2
 SHOWN = 60  # bytes of a word that the why-columns show
-
-CLASS = np.full(256, MARK, np.uint8)
-CLASS[[9, 10, 11, 12, 13, 32]] = SPACE
-CLASS[[c for c in range(256) if c >= 128 or chr(c).isalnum() or c == ord("_")]] = WORD
 
 
 class Spec(contract.Spec):
@@ -66,16 +58,16 @@ class Dsir:
         wanted, present = (bucket_counts(r["plain"], spec.buckets) for r in (wanted_rows, pool_rows))
         if not wanted.sum():
             raise InputError("selector 'dsir'", "needs a target with at least one word")
-        p, q = ((c + spec.pseudo_count) / (c.sum() + spec.pseudo_count * spec.buckets) for c in (wanted, present))
-        ratio = np.log(p) - np.log(q)
+        ratio = log_ratio(wanted, present, spec.pseudo_count)
+        p = (wanted + spec.pseudo_count) / (wanted.sum() + spec.pseudo_count * spec.buckets)
         facts = {
             "target_rows": wanted_rows.height,
             "target_ngrams": int(wanted.sum()),
             "pool_rows": pool_rows.height,
             "pool_ngrams": int(present.sum()),
-            "kl_target_from_pool": round(float(p @ ratio), 9),  # nats per n-gram: how much there is to gain
+            "kl_target_from_pool": round(float(p @ ratio) / NAT, 9),  # nats per n-gram: how much there is to gain
         }
-        return Fitted({"log_ratio": np.rint(ratio * NAT).astype(np.int64)}, facts)
+        return Fitted({"log_ratio": ratio}, facts)
 
     def score(self, spec: Spec, fitted: Fitted, shard: Shard) -> pl.DataFrame:
         """`id, score, log_weight, ngrams, most_like_target, least_like_target`.
@@ -97,89 +89,14 @@ class Dsir:
 WHY = {"log_weight": pl.Float64, "ngrams": pl.Int32, "most_like_target": pl.String, "least_like_target": pl.String}
 
 
-@dataclass(frozen=True)
-class Ngrams:
-    """Words of some rows, in order, and the pair that starts at each.
-
-    Attributes:
-        text: u8[n], the rows' bytes, lower case.
-        starts: i64[k], first byte of each word.
-        ends: i64[k], one past its last.
-        row_words: i64[rows + 1], where in the words each row begins.
-        word: i64[k], bucket of each word.
-        pair: i64[k], bucket of the word and the next one.
-        paired: bool[k], False for the last word of a row, whose `pair` means nothing.
-    """
-
-    text: np.ndarray
-    starts: np.ndarray
-    ends: np.ndarray
-    row_words: np.ndarray
-    word: np.ndarray
-    pair: np.ndarray
-    paired: np.ndarray
-
-
-def ngrams(texts: pl.Series, buckets: int):
-    """Words and pairs of words of each row, some rows at a time.
-
-    A word is a run of word characters, or of marks (neither word character nor white space), of the text in lower
-    case: `WordPunctTokenizer` of NLTK, which the paper's code uses. All marks beyond ASCII count as one mark.
-
-    Yields:
-        `Ngrams`, covering all rows in order.
-    """
-    for text, offsets in buffers(_plain_words(texts)):
-        kind = CLASS[text]
-        before, after = np.zeros(len(text), np.uint8), np.zeros(len(text), np.uint8)
-        before[1:], after[:-1] = kind[:-1], kind[1:]
-        inner = offsets[(offsets > 0) & (offsets < len(text))]
-        before[inner], after[inner - 1] = SPACE, SPACE
-        starts = np.flatnonzero((kind != before) & (kind != SPACE))
-        ends = np.flatnonzero((kind != after) & (kind != SPACE)) + 1
-        row_words = np.searchsorted(starts, offsets)
-        hashes = piece_hashes(text, starts, ends)
-        pairs = mix(hashes * np.uint64(0xD6E8FEB86659FD93) + np.roll(hashes, -1))
-        paired = np.ones(len(starts), bool)
-        paired[row_words[1:][row_words[1:] > row_words[:-1]] - 1] = False
-        yield Ngrams(text, starts, ends, row_words, _bucket(hashes, buckets), _bucket(pairs, buckets), paired)
-
-
-def bucket_counts(texts: pl.Series, buckets: int) -> np.ndarray:
-    """f64[buckets], n-grams of all texts in each bucket."""
-    counts = np.zeros(buckets)
-    for n in ngrams(texts, buckets):
-        counts += np.bincount(n.word, minlength=buckets) + np.bincount(n.pair[n.paired], minlength=buckets)
-    return counts
-
-
-def _plain_words(texts: pl.Series) -> pl.Series:
-    """Lower case, such that a byte tells its class: white space and marks become ASCII; Han and kana stand apart."""
-    foreign = pl.col("t").str.contains(r"[^\x00-\x7F]")
-    simple = (
-        pl.col("t")
-        .str.replace_all(r"[\s&&[^\x00-\x7F]]", " ")
-        .str.replace_all(r"[^\w\s\x00-\x7F]", "\x01")
-        .str.replace_all(r"([\p{Han}\p{Hiragana}\p{Katakana}])", " $1 ")
-    )
-    lower = texts.fill_null("").str.to_lowercase().alias("t").to_frame()
-    return lower.select(pl.when(foreign).then(simple).otherwise(pl.col("t")))["t"]
-
-
-def _bucket(hashes: np.ndarray, buckets: int) -> np.ndarray:
-    """The top 32 bits, scaled: Lemire 2019, a division-free stand-in for the remainder."""
-    return (((hashes >> np.uint64(32)) * np.uint64(buckets)) >> np.uint64(32)).astype(np.int64)
-
-
 def _explained(n: Ngrams, ratio: np.ndarray) -> pl.DataFrame:
     """Log weight, count and the two extreme n-grams of each row."""
     word, pair = ratio[n.word], np.where(n.paired, ratio[n.pair], 0)
-    total = np.concatenate([[0], np.cumsum(word + pair)])[n.row_words]
-    words = np.diff(n.row_words)
+    weight, count = per_row(n, word, pair)
     return pl.DataFrame(
         {
-            "log_weight": np.diff(total) / NAT,
-            "ngrams": 2 * words - (words > 0),
+            "log_weight": weight,
+            "ngrams": count,
             "most_like_target": _extreme(n, word, pair, 1),
             "least_like_target": _extreme(n, word, pair, -1),
         },

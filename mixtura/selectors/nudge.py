@@ -3,10 +3,14 @@
 One optimal-transport solve prices each target row: dear where what the model has already seen under-serves it. A pool
 row's score is then its soft distance to the targets, less the price that they pay. Rows near common targets, of which
 the model has plenty, rank below rows near rare ones; `nearest` cannot tell these apart.
+
+A vector says what a row is about and forgets how it is worded; n-gram weights (`dsir`) know that and nothing else. The
+score is of both.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -16,7 +20,8 @@ from pydantic import Field, PositiveInt
 from mixtura.errors import InputError
 from mixtura.pipeline import contract, cover, tables
 from mixtura.pipeline.contract import Fitted, Needs, Scale, Shard, pack_ids, rows_of, unpack_ids, vectors_of
-from mixtura.pipeline.transport import Prices, median_cost, soft_distances, solve_prices
+from mixtura.pipeline.phrasing import PART, Phrasing
+from mixtura.pipeline.transport import Prices, SoftDistances, median_cost, soft_distances, solve_prices
 from mixtura.recipe import Positive
 
 BEST_PAID = 5  # targets that the facts name
@@ -52,6 +57,12 @@ class Spec(contract.Spec):
     row_weight: str | None = Field(
         None, description="A number in the target rows' other columns (meta) that weighs each row."
     )
+    words: Annotated[float, Field(ge=0, le=10)] = Field(
+        1.0,
+        description="What a row's wording counts (the mean log weight of its n-grams, as in dsir) where its vector "
+        "counts 1, both in standard deviations of the pool's sample. 0 is the paper's score, as under pick rule "
+        "'got-d'; choose it where target and pool differ in language and the encoder bridges them.",
+    )
     avoid_weight: Positive = Field(
         0.5,
         description="Where the recipe has rows to avoid: what moving away from them counts, where moving toward the "
@@ -66,6 +77,9 @@ class Nudge:
     With rows to avoid, score = -f(x) + w f'(x), f' the potential of transport to them: the steepest descent of the
     distance to the target less w times the distance to what is avoided. The paper has no such term.
 
+    With `words` of w', score = -f(x) + w' sd(f) / sd(l) (l(x) - mean(l)), l the row's mean log weight of an n-gram (Xie
+    et al. 2023), standard deviations and mean over the pool's sample. Nor has it this one.
+
     Differs from the paper: the prices are solved on a sample of the reference and pool rows are scored out of sample,
     where the paper solves over the whole pool; the reference may be the model's true training data, where the paper
     lets the pool stand in; vectors have unit norm and eps is relative to the median cost.
@@ -73,9 +87,12 @@ class Nudge:
 
     name: ClassVar[str] = "nudge"
     source: ClassVar[str] = "Kang et al. 2024, Get more for less (GOT-D), theorem 1; arXiv:2405.02774"
-    needs: ClassVar[Needs] = Needs(vectors=True, target=True, target_columns=("task", "meta"), avoid=True)
+    needs: ClassVar[Needs] = Needs(
+        vectors=True, target=True, columns=("plain",), target_columns=("task", "meta"), avoid=True
+    )
     scale: ClassVar[Scale] = "rank"
-    rules: ClassVar[tuple[str, ...]] = ("cover", "round_robin")
+    rules: ClassVar[tuple[str, ...]] = ("cover", "round_robin", "got-d")
+    as_published: ClassVar[dict[str, Any]] = {"words": 0.0}  # the options of rule 'got-d'
     Spec: type[Spec] = Spec
 
     def fit(
@@ -121,6 +138,8 @@ class Nudge:
             "price": prices.price,
             "target_id": pack_ids(ids),
         }
+        if spec.words and (phrasing := _phrasing(arrays, facts, sample, rows["plain"])):
+            arrays, facts = arrays | phrasing.arrays, facts | phrasing.facts
         if avoid is not None:
             away = vectors_of(self.name, self.needs, avoid, "sample of rows to avoid")
             theirs = _solved(spec, x, away, None, epsilon, slack)
@@ -134,23 +153,21 @@ class Nudge:
         The named target is the one that takes the largest `share` of the row, at its `price` (0 on average; higher
         where the reference lacks it) and squared `distance` (0 to 4). `score_without_prices` is what `nearest` gives.
         The lists name the few targets that a row serves, as positions of target rows, with share and squared distance.
-        With rows to avoid there is also `penalty`, which the score is less: minus `avoid_weight` times f'(x).
+        With `words` there is also `wording`, nats per n-gram, higher the more the row is worded like the target. With
+        words or rows to avoid there is `penalty`, what the score is less for both.
         """
         x = vectors_of(self.name, self.needs, shard, "shard")
         price = fitted.arrays["price"]
-        weight = fitted.arrays["weight"]
-        found = soft_distances(
-            x, fitted.arrays["target"], price, epsilon=fitted.facts["epsilon"], b=weight, keep=SERVED
-        )
+        found = _served(fitted.arrays, fitted.facts, x)
         assert found.targets is not None
         assert found.shares is not None
         assert found.costs is not None
         serves = found.targets >= 0
-        penalty = _penalty(spec, fitted, x)
+        beside = _beside(spec, fitted, shard, found)
         return pl.DataFrame(
             {
                 "id": shard.rows["id"],
-                "score": -found.soft - penalty.get(cover.PENALTY, 0.0),
+                "score": -found.soft - beside.get(cover.PENALTY, 0.0),
                 "nearest_target_id": unpack_ids(fitted.arrays["target_id"]).gather(found.target),
                 "share": found.share,
                 "price": price[found.target],
@@ -159,7 +176,7 @@ class Nudge:
                 "targets": tables.ragged(found.targets, serves),
                 "shares": tables.ragged(found.shares, serves),
                 "costs": tables.ragged(found.costs, serves),
-                **penalty,
+                **beside,
             }
         )
 
@@ -184,13 +201,41 @@ def _solved(
     return prices
 
 
-def _penalty(spec: Spec, fitted: Fitted, x: np.ndarray) -> dict[str, np.ndarray]:
-    """The column `penalty`, f64[n], where there are rows to avoid."""
-    if "avoid" not in fitted.arrays:
-        return {}
-    arrays = fitted.arrays
-    found = soft_distances(x, arrays["avoid"], arrays["avoid_price"], epsilon=fitted.facts["epsilon"])
-    return {cover.PENALTY: -spec.avoid_weight * found.soft}
+def _served(arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any], x: np.ndarray) -> SoftDistances:
+    """Soft distances of x under the prices, and the few targets that each row serves."""
+    return soft_distances(
+        x, arrays["target"], arrays["price"], epsilon=facts["epsilon"], b=arrays["weight"], keep=SERVED
+    )
+
+
+def _phrasing(
+    arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any], pool: Shard, target: pl.Series
+) -> Phrasing | None:
+    """What the wording of rows tells beside their vectors, if anything."""
+    assert pool.vectors is not None
+    served = _served(arrays, facts, pool.vectors)
+    return Phrasing.fit(
+        target=target,
+        vectors=arrays["target"],
+        width=PART * facts["median_cost"],
+        pool=pool.rows["plain"],
+        served=served,
+    )
+
+
+def _beside(spec: Spec, fitted: Fitted, shard: Shard, found: SoftDistances) -> dict[str, np.ndarray]:
+    """What rows cost beside their distance, f64[n] each: `penalty`, and the `wording` in it, where there are such."""
+    arrays, facts = fitted.arrays, fitted.facts
+    columns: dict[str, np.ndarray] = {}
+    costs = []
+    if phrasing := Phrasing.of(arrays, facts):
+        columns["wording"] = phrasing.beyond(shard.rows["plain"], found)
+        costs.append(spec.words * phrasing.cost(columns["wording"]))
+    if "avoid" in arrays:
+        assert shard.vectors is not None
+        away = soft_distances(shard.vectors, arrays["avoid"], arrays["avoid_price"], epsilon=facts["epsilon"])
+        costs.append(-spec.avoid_weight * away.soft)
+    return columns | {cover.PENALTY: np.sum(costs, axis=0)} if costs else {}
 
 
 def target_weights(rows: pl.DataFrame, spec: Spec) -> np.ndarray:

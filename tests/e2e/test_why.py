@@ -49,8 +49,10 @@ def test_a_pick_of_nudge_names_the_targets_it_serves_with_their_text(whole, told
         assert float(words.split("a price of ")[1].split(",")[0]) == pytest.approx(why["price"], rel=6e-3)  # 3 digits
         assert ("the reference lacks it" in said) == (why["price"] > 0)
         assert float(words.split("a distance of ")[1].split(":")[0]) == pytest.approx(why["distance"], rel=6e-3)
-        move = "raised" if row["score"] > why["score_without_prices"] else "lowered"
-        assert f"nudging {move} its score by" in said
+        priced = row["score"] + why["penalty"]
+        move = "raised" if priced > why["score_without_prices"] else "lowered"
+        assert f"prices {move} its score by" in said
+        assert float(words.split("in the pool: ")[1].split(" nats")[0]) == pytest.approx(why["wording"], rel=6e-3)
         assert "_" not in said.split("because", 1)[1], "a column's name is not a word"
         moves.add(move)
     assert len(rows) >= 10

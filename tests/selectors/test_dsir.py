@@ -15,7 +15,8 @@ from nltk.tokenize import WordPunctTokenizer
 
 from mixtura.errors import InputError
 from mixtura.pipeline.hashing import CHUNK
-from mixtura.selectors.dsir import NAT, SELECTOR, Spec, bucket_counts, ngrams
+from mixtura.pipeline.ngrams import NAT, bucket_counts, ngrams
+from mixtura.selectors.dsir import SELECTOR, Spec
 
 ASCII = st.text(st.characters(max_codepoint=127), max_size=60)
 

@@ -11,8 +11,11 @@ from generators import Planted, around, cats_and_dogs, cut, shard, unit
 from mixtura.errors import InputError
 from mixtura.pipeline.contract import Fitted, Shard
 from mixtura.pipeline.transport import median_cost
+from mixtura.selectors.dsir import SELECTOR as DSIR
 from mixtura.selectors.nearest import SELECTOR as NEAREST
 from mixtura.selectors.nudge import SELECTOR, Spec
+
+VECTORS_ALONE = Spec(words=0)  # the paper's score
 
 
 def fit(planted: Planted, spec: Spec | None = None, reference: Shard | None = None) -> Fitted:
@@ -50,13 +53,13 @@ def test_prices_tell_dogs_from_cats_among_the_targets():
 
 def test_without_prices_it_is_nearest():
     planted = cats_and_dogs(pool_rows=3000)
-    fitted = fit(planted)
-    out = SELECTOR.score(Spec(), fitted, planted.pool)
+    fitted = fit(planted, VECTORS_ALONE)
+    out = SELECTOR.score(VECTORS_ALONE, fitted, planted.pool)
     plain = NEAREST.fit(NEAREST.Spec(), sample=planted.pool, target=planted.target, reference=None, seed=0)
     want = NEAREST.score(NEAREST.Spec(), plain, planted.pool)
     np.testing.assert_allclose(out["score_without_prices"].to_numpy(), want["score"].to_numpy(), atol=1e-6)  # f32
     free = Fitted(fitted.arrays | {"price": np.zeros(200)}, fitted.facts)
-    assert SELECTOR.score(Spec(), free, planted.pool)["score"].to_list() == want["score"].to_list()
+    assert SELECTOR.score(VECTORS_ALONE, free, planted.pool)["score"].to_list() == want["score"].to_list()
 
 
 def held_out_cost(reference: np.ndarray, picks: np.ndarray, held_out: np.ndarray, weight: float = 0.3) -> float:
@@ -123,8 +126,8 @@ def test_a_shuffled_pool_gives_the_same_rows():
 def test_why_columns_add_up():
     """-score <= distance - price - eps log(b share): equality, since share is that target's part of the sum."""
     planted = cats_and_dogs(pool_rows=1000)
-    fitted = fit(planted)
-    out = SELECTOR.score(Spec(), fitted, planted.pool)
+    fitted = fit(planted, VECTORS_ALONE)
+    out = SELECTOR.score(VECTORS_ALONE, fitted, planted.pool)
     eps = fitted.facts["epsilon"]
     b, share = 1 / len(planted.target), out["share"].to_numpy().astype(float)
     want = out["distance"].to_numpy() - out["price"].to_numpy() - eps * np.log(b / share)
@@ -152,10 +155,11 @@ def test_doubling_a_targets_weight_is_the_same_as_having_it_twice():
         pl.concat([few.rows, few.rows[:1].with_columns(id=pl.lit("again"))]), np.vstack([few.vectors, few.vectors[:1]])
     )
     heavy = few.rows.with_columns(meta=pl.Series(['{"w": 2}'] + ['{"w": 1}'] * 9))
-    spec = Spec(tolerance=1e-6)
+    spec = Spec(words=0, tolerance=1e-6)
     one = SELECTOR.fit(spec, sample=planted.pool, target=twice, reference=None, seed=0)
     usual = [median_cost(planted.pool.vectors, y) for y in (twice.vectors, few.vectors)]
-    other_spec = Spec(tolerance=1e-6, row_weight="w", epsilon=0.1 * usual[0] / usual[1])  # the same in units of cost
+    # the same epsilon in units of cost
+    other_spec = Spec(words=0, tolerance=1e-6, row_weight="w", epsilon=0.1 * usual[0] / usual[1])
     weighed = Shard(heavy, few.vectors)
     other = SELECTOR.fit(other_spec, sample=planted.pool, target=weighed, reference=None, seed=0)
     ours, theirs = (
@@ -232,11 +236,11 @@ def test_rows_to_avoid_push_their_like_away():
     target = np.concatenate([around(c, 30, 0.4, rng) for c in centres[:2]])
     given = {"sample": shard(vectors=pool), "target": shard(vectors=target), "reference": None, "seed": 0}
     kind = np.repeat(np.arange(3), 300)
-    plain = SELECTOR.score(Spec(), SELECTOR.fit(Spec(), **given), given["sample"])
+    plain = SELECTOR.score(VECTORS_ALONE, SELECTOR.fit(VECTORS_ALONE, **given), given["sample"])
     counts = np.bincount(kind[best(plain, 200)], minlength=3)
     assert counts[2] == 0
     assert counts[:2].min() > 50, "without it, both kinds of the target are picked"
-    spec = Spec(avoid_weight=0.9)
+    spec = Spec(words=0, avoid_weight=0.9)
     fitted = SELECTOR.fit(spec, **given, avoid=shard(vectors=around(centres[1], 30, 0.4, rng)))
     out = SELECTOR.score(spec, fitted, given["sample"])
     assert np.bincount(kind[best(out, 200)], minlength=3).tolist() == [200, 0, 0]
@@ -247,7 +251,7 @@ def test_what_is_avoided_falls_by_the_potential_of_an_independent_solver():
     """penalty = -w f', f' of POT's log-domain solver from the reference to the avoided rows."""
     rng = np.random.default_rng(6)
     pool, target, away = (unit(rng.normal(size=(n, 8))) for n in (80, 12, 9))
-    spec = Spec(avoid_weight=0.5, epsilon=0.5, tolerance=1e-6)
+    spec = Spec(words=0, avoid_weight=0.5, epsilon=0.5, tolerance=1e-6)
     given = {"sample": shard(vectors=pool), "target": shard(vectors=target), "reference": None, "seed": 0}
     fitted = SELECTOR.fit(spec, **given, avoid=shard(vectors=away))
     penalty = SELECTOR.score(spec, fitted, given["sample"])["penalty"].to_numpy()
@@ -257,3 +261,117 @@ def test_what_is_avoided_falls_by_the_potential_of_an_independent_solver():
     )
     f = fitted.facts["epsilon"] * log["log_u"]
     assert np.allclose(penalty - penalty.mean(), -0.5 * (f - f.mean()), atol=1e-4)
+
+
+def worded(kind: np.ndarray, rng: np.random.Generator) -> list[str]:
+    """Texts of 20 words each, out of one vocabulary of 30 words for each kind and one of 30 that all share."""
+    own = [rng.integers(0, 30, 10) for _ in kind]
+    both = [rng.integers(0, 30, 10) for _ in kind]
+    return [
+        " ".join([f"own{k}{i}" for i in a] + [f"all{i}" for i in b]) for k, a, b in zip(kind, own, both, strict=True)
+    ]
+
+
+def two_wordings(seed: int = 3) -> tuple[Planted, np.ndarray]:
+    """Vectors alike, two wordings, a target of one of them."""
+    rng = np.random.default_rng(seed)
+    centre, kind = np.eye(16)[0], np.repeat([0, 1], 300)
+    pool = shard(worded(kind, rng), around(centre, 600, 0.4, rng))
+    target = shard(worded(np.zeros(30, int), rng), around(centre, 30, 0.4, rng), prefix="target")
+    return Planted(pool, target, pool, kind), kind
+
+
+def test_rows_that_only_their_words_tell_apart_are_told_apart():
+    planted, kind = two_wordings()
+    found = {
+        words: SELECTOR.score(spec := Spec(words=words), fit(planted, spec), planted.pool) for words in (0.0, 1.0, 3.0)
+    }
+    share = {words: 1 - kind[best(out, 100)].mean() for words, out in found.items()}
+    assert 0.35 < share[0.0] < 0.65, "by vectors it is chance"
+    assert share[1.0] > 0.8
+    assert share[3.0] == 1.0
+
+
+def without(target: Shard, i: int, pool: Shard) -> float:
+    """Dsir's score of a target row by the other target rows."""
+    others = cut(target, np.delete(np.arange(len(target)), i))
+    fitted = DSIR.fit(DSIR.Spec(), sample=pool, target=others, reference=None, seed=0)
+    return DSIR.score(DSIR.Spec(), fitted, cut(target, [i]))["score"][0]
+
+
+def test_wording_is_dsirs_score_beside_that_of_the_part_a_row_serves():
+    """Brute force from dsir's scores; its standard deviation moves the score as one of the distance, `words` times."""
+    planted, _ = two_wordings()
+    spec = Spec(words=0.5)
+    out = SELECTOR.score(spec, fitted := fit(planted, spec), planted.pool)
+    alone = SELECTOR.score(VECTORS_ALONE, fit(planted, VECTORS_ALONE), planted.pool)["score"].to_numpy()
+    dsir = DSIR.fit(DSIR.Spec(), sample=planted.pool, target=planted.target, reference=None, seed=0)
+    row = DSIR.score(DSIR.Spec(), dsir, planted.pool)["score"].to_numpy()
+    target = np.array([without(planted.target, i, planted.pool) for i in range(len(planted.target))])
+    y = planted.target.vectors.astype(np.float64)
+    near = np.exp(-(2 - 2 * y @ y.T) / (0.2 * fitted.facts["median_cost"]))
+    part = near @ target / near.sum(1)
+    theirs = [np.average(part[j], weights=s) for j, s in zip(out["targets"], out["shares"], strict=True)]
+    want = row - theirs
+    np.testing.assert_allclose(out["wording"].to_numpy(), want, atol=1e-6)
+    moved = out["score"].to_numpy() - alone
+    np.testing.assert_allclose(moved, 0.5 * alone.std() * (want - want.mean()) / want.std(), atol=1e-6)
+    np.testing.assert_allclose(moved, -out["penalty"].to_numpy(), atol=1e-12)
+
+
+def test_wording_does_not_take_sides_between_parts_of_a_target():
+    """Half the target is of a kind that the pool seldom has, half of one that it is full of; half the pool's rows of
+    each are worded as the target's. By dsir the rare kind comes first; here rows are told apart within their kind.
+    """
+    rng = np.random.default_rng(4)
+    kind, like = np.repeat([0, 1], [100, 500]), np.tile([True, False], 300)
+    centres = np.eye(16)[:2]
+
+    def rows(kinds: np.ndarray, wording: np.ndarray, prefix: str) -> Shard:
+        vectors = np.concatenate([around(centres[k], 1, 0.4, rng) for k in kinds])
+        return shard(worded(wording, rng), vectors, prefix=prefix)
+
+    both = np.repeat([0, 1], 60)
+    pool = rows(kind, np.where(like, kind, kind + 2), "row")  # wordings 2 and 3 are of neither
+    target = rows(both, both, "target")
+    wording = SELECTOR.score(Spec(), SELECTOR.fit(Spec(), sample=pool, target=target, reference=None, seed=0), pool)[
+        "wording"
+    ].to_numpy()
+    dsir = DSIR.fit(DSIR.Spec(), sample=pool, target=target, reference=None, seed=0)
+    plain = DSIR.score(DSIR.Spec(), dsir, pool)["score"].to_numpy()
+    mean = {(k, of): x[(kind == k) & like].mean() for k in (0, 1) for of, x in (("dsir", plain), ("here", wording))}
+    assert mean[0, "dsir"] - mean[1, "dsir"] > 0.3
+    assert abs(mean[0, "here"] - mean[1, "here"]) < (mean[0, "dsir"] - mean[1, "dsir"]) / 3
+    for k in (0, 1):
+        assert wording[(kind == k) & like].mean() > wording[(kind == k) & ~like].mean() + 0.1
+
+
+@pytest.mark.parametrize("texts", [[""] * 30, ["the same words"] * 30])
+def test_wording_that_tells_nothing_is_left_out(texts):
+    """A target without a word; a pool all worded alike."""
+    planted, _ = two_wordings()
+    pool = planted.pool if not texts[0] else shard(["the same words"] * 600, planted.pool.vectors)
+    target = shard(texts, planted.target.vectors, prefix="target")
+    fitted = SELECTOR.fit(Spec(), sample=pool, target=target, reference=None, seed=0)
+    out = SELECTOR.score(Spec(), fitted, pool)
+    assert "penalty" not in out.columns
+    want = SELECTOR.score(VECTORS_ALONE, fit(planted, VECTORS_ALONE), planted.pool)
+    assert out["score"].to_list() == want["score"].to_list()
+
+
+def test_words_and_rows_to_avoid_add_up():
+    planted, _ = two_wordings()
+    away = shard(vectors=around(np.eye(16)[1], 30, 0.4, np.random.default_rng(9)))
+    given = {"sample": planted.pool, "target": planted.target, "reference": None, "seed": 0}
+    score = {
+        (words, bool(avoid)): SELECTOR.score(
+            spec := Spec(words=words), SELECTOR.fit(spec, **given, **avoid), planted.pool
+        )["score"].to_numpy()
+        for words in (0.0, 1.0)
+        for avoid in ({}, {"avoid": away})
+    }
+    np.testing.assert_allclose(
+        score[1.0, True] - score[0.0, False],
+        score[1.0, False] - score[0.0, False] + score[0.0, True] - score[0.0, False],
+        atol=1e-9,
+    )
