@@ -169,12 +169,12 @@ def test_yaml_of_a_recipe_is_what_a_person_writes():
 
 
 def test_rule_got_d_is_the_papers_score_unless_an_option_says_otherwise():
-    def words(pick: dict, options: dict) -> float:
+    def phrasing(pick: dict, options: dict) -> float:
         tree = changed("select", [{"selector": "nudge", "options": options, "pick": {"budget_rows": 3} | pick}])
-        return recipe_file.spec_of(recipe_file.build(tree).select[0]).words  # type: ignore[attr-defined]
+        return recipe_file.spec_of(recipe_file.build(tree).select[0]).phrasing  # type: ignore[attr-defined]
 
-    assert words({"rule": "got-d"}, {}) == 0
-    assert words({"rule": "got-d"}, {"words": 2}) == 2
-    assert words({"rule": "top"}, {}) == words({}, {}) == 1
+    assert phrasing({"rule": "got-d"}, {}) == 0
+    assert phrasing({"rule": "got-d"}, {"phrasing": 2}) == 2
+    assert phrasing({"rule": "top"}, {}) == phrasing({}, {}) == 1
     with pytest.raises(RecipeError, match="can be 'got-d' only with a selector that is nudge; got 'dsir'"):
         recipe_file.build(changed("select", [{"selector": "dsir", "pick": {"budget_rows": 3, "rule": "got-d"}}]))

@@ -17,7 +17,7 @@ from mixtura.pipeline.wording import beginning, number, share, visible
 from mixtura.rows import plain_text
 
 PRICED = {"nearest_target_id", "share", "price", "distance", "score_without_prices"}  # in an account by nudge
-BESIDE = {"wording", "penalty"}  # in one too, where it heeds more than the distance
+BESIDE = {"phrasing", "penalty"}  # in one too, where it heeds more than the distance
 TEXT = 90  # characters of a target row's text
 
 
@@ -162,9 +162,10 @@ def _priced(account: dict[str, Any], score: float, mixture: Path) -> None:
     _because(f"the first of them lies at a distance of {away}: 0 is the same, 2 has nothing in common with it")
     plain, priced = account["score_without_prices"], score + account.get("penalty", 0.0)
     _because(f"prices {_moved(plain, priced)}: {number(priced)} with them, {number(plain)} without, by nearness alone")
-    if "wording" in account:
-        like = "likelier" if account["wording"] > 0 else "less likely"
-        _because(f"its words are {like} in the target than in the pool: {number(account['wording'])} nats an n-gram")
+    if "phrasing" in account:
+        like = "more" if account["phrasing"] > 0 else "less"
+        by = number(abs(account["phrasing"]))
+        _because(f"it is worded {like} like the target than what it serves of it, by {by} nats an n-gram")
     if "penalty" in account:
         _because(f"what is beside its distance {_moved(priced, score)}: {number(score)} with it")
 

@@ -3,7 +3,7 @@
 A vector says what a row is about and forgets most of how it is put. N-gram weights (DSIR) know that alone, and taken
 over a whole target they also say which part of it a row is of, against what prices say: of a target half news and half
 code, all code is worded more like the target than any news. So each row is measured beside the part of the target that
-it serves: between parts wording has nothing to say, within a part everything.
+it serves: between parts phrasing has nothing to say, within a part everything.
 
 Source: the weights are Xie et al. 2023 (DSIR), section 3; the comparison with the part served is our own.
 """

@@ -57,11 +57,11 @@ class Spec(contract.Spec):
     row_weight: str | None = Field(
         None, description="A number in the target rows' other columns (meta) that weighs each row."
     )
-    words: Annotated[float, Field(ge=0, le=10)] = Field(
+    phrasing: Annotated[float, Field(ge=0, le=10)] = Field(
         1.0,
-        description="What a row's wording counts (the mean log weight of its n-grams, as in dsir) where its vector "
-        "counts 1, both in standard deviations of the pool's sample. 0 is the paper's score, as under pick rule "
-        "'got-d'; choose it where target and pool differ in language and the encoder bridges them.",
+        description="What a row's phrasing counts (log weights of its n-grams, as in dsir, beside those of the target "
+        "rows that it serves) where its vector counts 1, both in standard deviations of the pool's sample. 0 is the "
+        "paper's score, as under rule 'got-d'; choose it where target and pool differ in language.",
     )
     avoid_weight: Positive = Field(
         0.5,
@@ -77,8 +77,9 @@ class Nudge:
     With rows to avoid, score = -f(x) + w f'(x), f' the potential of transport to them: the steepest descent of the
     distance to the target less w times the distance to what is avoided. The paper has no such term.
 
-    With `words` of w', score = -f(x) + w' sd(f) / sd(l) (l(x) - mean(l)), l the row's mean log weight of an n-gram (Xie
-    et al. 2023), standard deviations and mean over the pool's sample. Nor has it this one.
+    With `phrasing` of w', score = -f(x) + w' sd(f) / sd(l) (l(x) - mean(l)), l how much more the row is worded like the
+    target than the part of it that it serves (`pipeline.phrasing`), the rest over the pool's sample. The paper has
+    none of it.
 
     Differs from the paper: the prices are solved on a sample of the reference and pool rows are scored out of sample,
     where the paper solves over the whole pool; the reference may be the model's true training data, where the paper
@@ -92,7 +93,7 @@ class Nudge:
     )
     scale: ClassVar[Scale] = "rank"
     rules: ClassVar[tuple[str, ...]] = ("cover", "round_robin", "got-d")
-    as_published: ClassVar[dict[str, Any]] = {"words": 0.0}  # the options of rule 'got-d'
+    as_published: ClassVar[dict[str, Any]] = {"phrasing": 0.0}  # the options of rule 'got-d'
     Spec: type[Spec] = Spec
 
     def fit(
@@ -138,7 +139,7 @@ class Nudge:
             "price": prices.price,
             "target_id": pack_ids(ids),
         }
-        if spec.words and (phrasing := _phrasing(arrays, facts, sample, rows["plain"])):
+        if spec.phrasing and (phrasing := _phrasing(arrays, facts, sample, rows["plain"])):
             arrays, facts = arrays | phrasing.arrays, facts | phrasing.facts
         if avoid is not None:
             away = vectors_of(self.name, self.needs, avoid, "sample of rows to avoid")
@@ -153,8 +154,8 @@ class Nudge:
         The named target is the one that takes the largest `share` of the row, at its `price` (0 on average; higher
         where the reference lacks it) and squared `distance` (0 to 4). `score_without_prices` is what `nearest` gives.
         The lists name the few targets that a row serves, as positions of target rows, with share and squared distance.
-        With `words` there is also `wording`, nats per n-gram, higher the more the row is worded like the target. With
-        words or rows to avoid there is `penalty`, what the score is less for both.
+        Where phrasing counts there is `phrasing`, nats per n-gram, higher for a row worded more like the target rows
+        that it serves; there, or with rows to avoid, there is `penalty`, what the score is less for both.
         """
         x = vectors_of(self.name, self.needs, shard, "shard")
         price = fitted.arrays["price"]
@@ -211,7 +212,7 @@ def _served(arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any], x: np.nd
 def _phrasing(
     arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any], pool: Shard, target: pl.Series
 ) -> Phrasing | None:
-    """What the wording of rows tells beside their vectors, if anything."""
+    """What the phrasing of rows tells beside their vectors, if anything."""
     assert pool.vectors is not None
     served = _served(arrays, facts, pool.vectors)
     return Phrasing.fit(
@@ -224,13 +225,13 @@ def _phrasing(
 
 
 def _beside(spec: Spec, fitted: Fitted, shard: Shard, found: SoftDistances) -> dict[str, np.ndarray]:
-    """What rows cost beside their distance, f64[n] each: `penalty`, and the `wording` in it, where there are such."""
+    """What rows cost beside their distance, f64[n] each: `penalty`, and the `phrasing` in it, where there are such."""
     arrays, facts = fitted.arrays, fitted.facts
     columns: dict[str, np.ndarray] = {}
     costs = []
     if phrasing := Phrasing.of(arrays, facts):
-        columns["wording"] = phrasing.beyond(shard.rows["plain"], found)
-        costs.append(spec.words * phrasing.cost(columns["wording"]))
+        columns["phrasing"] = phrasing.beyond(shard.rows["plain"], found)
+        costs.append(spec.phrasing * phrasing.cost(columns["phrasing"]))
     if "avoid" in arrays:
         assert shard.vectors is not None
         away = soft_distances(shard.vectors, arrays["avoid"], arrays["avoid_price"], epsilon=facts["epsilon"])

@@ -52,7 +52,9 @@ def test_a_pick_of_nudge_names_the_targets_it_serves_with_their_text(whole, told
         priced = row["score"] + why["penalty"]
         move = "raised" if priced > why["score_without_prices"] else "lowered"
         assert f"prices {move} its score by" in said
-        assert float(words.split("in the pool: ")[1].split(" nats")[0]) == pytest.approx(why["wording"], rel=6e-3)
+        assert float(words.split("serves of it, by ")[1].split(" nats")[0]) == pytest.approx(
+            abs(why["phrasing"]), rel=6e-3
+        )
         assert "_" not in said.split("because", 1)[1], "a column's name is not a word"
         moves.add(move)
     assert len(rows) >= 10

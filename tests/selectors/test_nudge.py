@@ -15,7 +15,7 @@ from mixtura.selectors.dsir import SELECTOR as DSIR
 from mixtura.selectors.nearest import SELECTOR as NEAREST
 from mixtura.selectors.nudge import SELECTOR, Spec
 
-VECTORS_ALONE = Spec(words=0)  # the paper's score
+VECTORS_ALONE = Spec(phrasing=0)  # the paper's score
 
 
 def fit(planted: Planted, spec: Spec | None = None, reference: Shard | None = None) -> Fitted:
@@ -155,11 +155,11 @@ def test_doubling_a_targets_weight_is_the_same_as_having_it_twice():
         pl.concat([few.rows, few.rows[:1].with_columns(id=pl.lit("again"))]), np.vstack([few.vectors, few.vectors[:1]])
     )
     heavy = few.rows.with_columns(meta=pl.Series(['{"w": 2}'] + ['{"w": 1}'] * 9))
-    spec = Spec(words=0, tolerance=1e-6)
+    spec = Spec(phrasing=0, tolerance=1e-6)
     one = SELECTOR.fit(spec, sample=planted.pool, target=twice, reference=None, seed=0)
     usual = [median_cost(planted.pool.vectors, y) for y in (twice.vectors, few.vectors)]
     # the same epsilon in units of cost
-    other_spec = Spec(words=0, tolerance=1e-6, row_weight="w", epsilon=0.1 * usual[0] / usual[1])
+    other_spec = Spec(phrasing=0, tolerance=1e-6, row_weight="w", epsilon=0.1 * usual[0] / usual[1])
     weighed = Shard(heavy, few.vectors)
     other = SELECTOR.fit(other_spec, sample=planted.pool, target=weighed, reference=None, seed=0)
     ours, theirs = (
@@ -240,7 +240,7 @@ def test_rows_to_avoid_push_their_like_away():
     counts = np.bincount(kind[best(plain, 200)], minlength=3)
     assert counts[2] == 0
     assert counts[:2].min() > 50, "without it, both kinds of the target are picked"
-    spec = Spec(words=0, avoid_weight=0.9)
+    spec = Spec(phrasing=0, avoid_weight=0.9)
     fitted = SELECTOR.fit(spec, **given, avoid=shard(vectors=around(centres[1], 30, 0.4, rng)))
     out = SELECTOR.score(spec, fitted, given["sample"])
     assert np.bincount(kind[best(out, 200)], minlength=3).tolist() == [200, 0, 0]
@@ -251,7 +251,7 @@ def test_what_is_avoided_falls_by_the_potential_of_an_independent_solver():
     """penalty = -w f', f' of POT's log-domain solver from the reference to the avoided rows."""
     rng = np.random.default_rng(6)
     pool, target, away = (unit(rng.normal(size=(n, 8))) for n in (80, 12, 9))
-    spec = Spec(words=0, avoid_weight=0.5, epsilon=0.5, tolerance=1e-6)
+    spec = Spec(phrasing=0, avoid_weight=0.5, epsilon=0.5, tolerance=1e-6)
     given = {"sample": shard(vectors=pool), "target": shard(vectors=target), "reference": None, "seed": 0}
     fitted = SELECTOR.fit(spec, **given, avoid=shard(vectors=away))
     penalty = SELECTOR.score(spec, fitted, given["sample"])["penalty"].to_numpy()
@@ -284,9 +284,10 @@ def two_wordings(seed: int = 3) -> tuple[Planted, np.ndarray]:
 def test_rows_that_only_their_words_tell_apart_are_told_apart():
     planted, kind = two_wordings()
     found = {
-        words: SELECTOR.score(spec := Spec(words=words), fit(planted, spec), planted.pool) for words in (0.0, 1.0, 3.0)
+        weight: SELECTOR.score(spec := Spec(phrasing=weight), fit(planted, spec), planted.pool)
+        for weight in (0.0, 1.0, 3.0)
     }
-    share = {words: 1 - kind[best(out, 100)].mean() for words, out in found.items()}
+    share = {weight: 1 - kind[best(out, 100)].mean() for weight, out in found.items()}
     assert 0.35 < share[0.0] < 0.65, "by vectors it is chance"
     assert share[1.0] > 0.8
     assert share[3.0] == 1.0
@@ -299,10 +300,10 @@ def without(target: Shard, i: int, pool: Shard) -> float:
     return DSIR.score(DSIR.Spec(), fitted, cut(target, [i]))["score"][0]
 
 
-def test_wording_is_dsirs_score_beside_that_of_the_part_a_row_serves():
-    """Brute force from dsir's scores; its standard deviation moves the score as one of the distance, `words` times."""
+def test_phrasing_is_dsirs_score_beside_that_of_the_part_a_row_serves():
+    """Brute force from dsir's scores; a standard deviation of it moves the score as `phrasing` ones of the distance."""
     planted, _ = two_wordings()
-    spec = Spec(words=0.5)
+    spec = Spec(phrasing=0.5)
     out = SELECTOR.score(spec, fitted := fit(planted, spec), planted.pool)
     alone = SELECTOR.score(VECTORS_ALONE, fit(planted, VECTORS_ALONE), planted.pool)["score"].to_numpy()
     dsir = DSIR.fit(DSIR.Spec(), sample=planted.pool, target=planted.target, reference=None, seed=0)
@@ -313,13 +314,13 @@ def test_wording_is_dsirs_score_beside_that_of_the_part_a_row_serves():
     part = near @ target / near.sum(1)
     theirs = [np.average(part[j], weights=s) for j, s in zip(out["targets"], out["shares"], strict=True)]
     want = row - theirs
-    np.testing.assert_allclose(out["wording"].to_numpy(), want, atol=1e-6)
+    np.testing.assert_allclose(out["phrasing"].to_numpy(), want, atol=1e-6)
     moved = out["score"].to_numpy() - alone
     np.testing.assert_allclose(moved, 0.5 * alone.std() * (want - want.mean()) / want.std(), atol=1e-6)
     np.testing.assert_allclose(moved, -out["penalty"].to_numpy(), atol=1e-12)
 
 
-def test_wording_does_not_take_sides_between_parts_of_a_target():
+def test_phrasing_does_not_take_sides_between_parts_of_a_target():
     """Half the target is of a kind that the pool seldom has, half of one that it is full of; half the pool's rows of
     each are worded as the target's. By dsir the rare kind comes first; here rows are told apart within their kind.
     """
@@ -335,7 +336,7 @@ def test_wording_does_not_take_sides_between_parts_of_a_target():
     pool = rows(kind, np.where(like, kind, kind + 2), "row")  # wordings 2 and 3 are of neither
     target = rows(both, both, "target")
     wording = SELECTOR.score(Spec(), SELECTOR.fit(Spec(), sample=pool, target=target, reference=None, seed=0), pool)[
-        "wording"
+        "phrasing"
     ].to_numpy()
     dsir = DSIR.fit(DSIR.Spec(), sample=pool, target=target, reference=None, seed=0)
     plain = DSIR.score(DSIR.Spec(), dsir, pool)["score"].to_numpy()
@@ -347,7 +348,7 @@ def test_wording_does_not_take_sides_between_parts_of_a_target():
 
 
 @pytest.mark.parametrize("texts", [[""] * 30, ["the same words"] * 30])
-def test_wording_that_tells_nothing_is_left_out(texts):
+def test_phrasing_that_tells_nothing_is_left_out(texts):
     """A target without a word; a pool all worded alike."""
     planted, _ = two_wordings()
     pool = planted.pool if not texts[0] else shard(["the same words"] * 600, planted.pool.vectors)
@@ -359,19 +360,16 @@ def test_wording_that_tells_nothing_is_left_out(texts):
     assert out["score"].to_list() == want["score"].to_list()
 
 
-def test_words_and_rows_to_avoid_add_up():
+def test_phrasing_and_rows_to_avoid_add_up():
     planted, _ = two_wordings()
     away = shard(vectors=around(np.eye(16)[1], 30, 0.4, np.random.default_rng(9)))
-    given = {"sample": planted.pool, "target": planted.target, "reference": None, "seed": 0}
-    score = {
-        (words, bool(avoid)): SELECTOR.score(
-            spec := Spec(words=words), SELECTOR.fit(spec, **given, **avoid), planted.pool
-        )["score"].to_numpy()
-        for words in (0.0, 1.0)
-        for avoid in ({}, {"avoid": away})
-    }
-    np.testing.assert_allclose(
-        score[1.0, True] - score[0.0, False],
-        score[1.0, False] - score[0.0, False] + score[0.0, True] - score[0.0, False],
-        atol=1e-9,
-    )
+
+    def score(weight: float, avoid: Shard | None) -> np.ndarray:
+        spec = Spec(phrasing=weight)
+        given = (planted.pool, planted.target)
+        fitted = SELECTOR.fit(spec, sample=given[0], target=given[1], reference=None, seed=0, avoid=avoid)
+        return SELECTOR.score(spec, fitted, planted.pool)["score"].to_numpy()
+
+    alone = score(0, None)
+    want = (score(1, None) - alone) + (score(0, away) - alone)
+    np.testing.assert_allclose(score(1, away) - alone, want, atol=1e-9)
