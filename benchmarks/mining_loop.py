@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks import small
 from mixtura.recipe import TinyModel
 from mixtura.recipe_file import build
 from mixtura.stages.plan import Plan, Settings
@@ -36,14 +37,6 @@ ARMS = {
     "random": {"by": "random"},
 }
 MORE = "right answers"  # the control that learns no pairs: the warm-up's rows again, at as many tokens
-# tools as signatures, a quarter of the tokens of their JSON: the model is small and the processor too
-TEMPLATE = """\
-{%- for t in tools or [] %}{{- '<|tool|>' + t.function.name + '(' \
-+ (t.function.parameters.properties.keys() | join(', ')) + ')' }}{%- endfor %}
-{%- for m in messages %}{{- '<|' + m.role + '|>' }}
-{%- if m.role == 'assistant' %}{% generation %}{{- m.content + eos_token }}{% endgeneration %}
-{%- else %}{{- m.content }}{% endif %}{%- endfor %}
-{%- if add_generation_prompt %}{{- '<|assistant|>' }}{%- endif %}"""
 
 
 def schemas(root: Path) -> dict[tuple[str, str], dict[str, Any]]:
@@ -118,20 +111,12 @@ def recipe(name: str, model: str, seed: int, spec: argparse.Namespace, **mine: A
 
 def start_model(folder: Path, width: int, seed: int) -> str:
     """A small model with random weights, whose tokenizer knows the rows and shows tools as signatures."""
-    from transformers import AutoTokenizer
-
-    from mixtura.trainer.model import prepare_tiny
-
     lines = [json.loads(x) for x in (folder / "pool.jsonl").read_text().splitlines()]
     texts = [m["content"] for r in lines for m in r["messages"]]
     names = sorted({t["function"]["name"] + "(" + ", ".join(t["function"]["parameters"]["properties"]) + ")"
                     for r in lines for t in json.loads(r["tools"])})  # fmt: skip
-    spec = TinyModel(layers=2, width=width, heads=4, vocabulary=900)
-    out = prepare_tiny([*texts, *names * 20], spec, folder / f"start-{seed}", seed=seed)
-    tokenizer = AutoTokenizer.from_pretrained(out)
-    tokenizer.chat_template = TEMPLATE
-    tokenizer.save_pretrained(out)
-    return str(out)
+    size = TinyModel(layers=2, width=width, heads=4, vocabulary=1500)
+    return str(small.start([*texts, *names * 20], size, folder / f"start-{seed}", seed=seed))
 
 
 def mined(folder: Path, tree: dict[str, Any]) -> dict[str, Any]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 
 from mixtura.mining.attempts import Tried
 from mixtura.mining.quoting import misquoted, quoted
+from mixtura.mining.wording import Wording
 from mixtura.toolcalls.parse import parse
 
 State = Literal["mastered", "partly", "unsolved", "suspect", "unasked"]
@@ -32,6 +33,7 @@ class Standard:
     known: tools that it knows.
     knows_others: whether it is taken to know a tool that the sample did not show.
     quoted: arguments whose right values nearly always stand in the question.
+    wording: which tool the words of a question ask for.
     """
 
     unlikely: float = float("inf")
@@ -39,6 +41,7 @@ class Standard:
     known: frozenset[str] = frozenset()
     knows_others: bool = True
     quoted: frozenset[str] = frozenset()
+    wording: Wording = field(default_factory=Wording)
 
     @classmethod
     def of(cls, tried: Sequence[Tried]) -> Standard:
@@ -58,6 +61,7 @@ class Standard:
             frozenset(rows) - strange,
             overall >= KNOWS,
             quoted(t.question for t in sound),
+            Wording.of(t.question for t in sound),
         )
 
     def knows(self, tools: frozenset[str]) -> bool:
@@ -67,7 +71,7 @@ class Standard:
     def packed(self) -> np.ndarray:
         """u8[bytes], JSON: for `Fitted.arrays`, since the names of thousands of tools are no facts for a card."""
         sets = {k: sorted(getattr(self, k)) for k in ("strange", "known", "quoted")}
-        facts = {"unlikely": self.unlikely, "knows_others": self.knows_others, **sets}
+        facts = {"unlikely": self.unlikely, "knows_others": self.knows_others, "wording": self.wording.facts(), **sets}
         return np.frombuffer(json.dumps(facts).encode(), np.uint8)
 
     @classmethod
@@ -75,7 +79,8 @@ class Standard:
         """What `packed` packed."""
         facts = json.loads(packed.tobytes())
         strange, known, quoted_names = (frozenset(facts[k]) for k in ("strange", "known", "quoted"))
-        return cls(facts["unlikely"], strange, known, facts["knows_others"], quoted_names)
+        wording = Wording(**facts["wording"])
+        return cls(facts["unlikely"], strange, known, facts["knows_others"], quoted_names, wording)
 
 
 def tools_of(tried: Tried) -> frozenset[str]:
@@ -97,10 +102,11 @@ def standing(tried: Tried, standard: Standard) -> Standing:
 
     The deficiency is the share of failed answers; the gold's loss decides among equals. A row is suspect, and scores
     -1, where its gold breaks its own schemas or check; or where no answer met it, the model finds it unlikelier than
-    nearly every gold it does meet, and one of two holds: at least half of the answers are one and the same valid one,
-    of a model that meets most golds of the tools called; or the gold gives an argument a value that the question does
-    not say, where that argument's golds nearly always do, and at least half of the answers agree on a value that it
-    does say. A row that was not put to the model scores -2.
+    nearly every gold it does meet, and one of three holds: at least half of the answers are one and the same valid
+    one, of a model that meets most golds of the tools called; or the gold gives an argument a value that the question
+    does not say, where that argument's golds nearly always do, and at least half of the answers agree on a value that
+    it does say; or the words of the question go with another of the tools offered, by the golds of other rows, and
+    fewer than half of the answers call the gold's. A row that was not put to the model scores -2.
 
     Source: our own; the first is RHO-loss's idea (Mindermann et al. 2022: high loss may be a bad label) with the
     model's agreement with itself in place of a second model. A model that was never taught a tool agrees with itself
@@ -126,4 +132,4 @@ def _doubt(tried: Tried, standard: Standard) -> str:
     (said, times), n = tried.favourite, len(tried.attempts)
     if times >= max(2, AGREE * n) and tried.favourite_is_valid and standard.knows(tools_of(tried)):
         return f"{times} of {n} answers agree on another: {said}"
-    return misquoted(tried, standard.quoted, AGREE)
+    return misquoted(tried, standard.quoted, AGREE) or standard.wording.doubt(tried, AGREE)

@@ -19,6 +19,7 @@ from mixtura.mining.attempts import Sampling, attempt, questions, same_form
 from mixtura.mining.quoting import quoted, says
 from mixtura.mining.rates import benjamini_hochberg, clopper_pearson
 from mixtura.mining.standing import Standard, standing
+from mixtura.mining.wording import Wording
 from mixtura.verdict import PASSED
 
 TOOLS = json.dumps([
@@ -125,7 +126,11 @@ def test_a_tool_not_in_the_sample_is_known_where_most_golds_are_met(met, missed,
 
 
 def test_a_standard_survives_its_file():
-    for standard in (Standard(), Standard(0.5, frozenset({"a", "é"}), frozenset({"b"}), False, frozenset({"c"}))):
+    wording = Wording({"book": {"room": 3}}, {"book": 3}, True)
+    for standard in (
+        Standard(),
+        Standard(0.5, frozenset({"a", "é"}), frozenset({"b"}), False, frozenset({"c"}), wording),
+    ):
         assert Standard.unpacked(standard.packed()) == standard
 
 
@@ -161,6 +166,42 @@ def test_a_value_is_said_as_whole_words():
     assert says("at half  past 2".replace("  ", " "), "Half past\n2")
     assert not says("a room in rome for 12 nights", 1)
     assert not says("a room in romeo", "rome")
+
+
+BOOKED, RAIN = ("a room in Rome", call("book", city="Rome")), ("rain in Rome", call("weather", city="Rome"))
+
+
+def worded(*rows: tuple[str, str]) -> Wording:
+    return Wording.of(q for q in questions(CHECK, CHECK.Spec(), [row(gold, asked) for asked, gold in rows])
+                      if isinstance(q, Question))  # fmt: skip
+
+
+def test_words_speak_against_a_gold_where_other_rows_that_say_them_call_another_tool():
+    """By hand: of 5 words in all, book's rows have 20 and weather's 15, so one of five rows is 6 of 25 and 6 of 20, and
+    one of none 1 of 20. `a` and `room` are book's alone, `in` and `rome` are in all rows."""
+    wording = worded(*[BOOKED] * 5, *[RAIN] * 5)
+    (question,) = questions(CHECK, CHECK.Spec(), [row(call("weather", city="Rome"))])
+    assert isinstance(question, Question)
+    other, odds = wording._odds(question, "weather")
+    assert (other, odds) == ("book", pytest.approx((6 / 25 * 20) ** 2 * (6 / 25 * 20 / 6) ** 2))
+
+
+@pytest.mark.parametrize("rows", [30, 40])
+def test_words_are_heard_where_they_find_nine_golds_in_ten(rows):
+    """All of 60 are found: the exact interval begins at 0.940; where words say nothing of the tool, none is heard."""
+    assert worded(*[BOOKED] * rows, *[RAIN] * rows).heard
+    assert not worded(*[("in Rome", BOOKED[1])] * rows, *[("in Rome", RAIN[1])] * rows).heard
+
+
+def test_a_gold_of_another_tool_is_suspect_by_the_words_of_other_rows():
+    """The model does not know `book` and says nonsense; the gold says `weather`, and the words are those of rooms."""
+    wording = worded(*[BOOKED] * 30, *[RAIN] * 30)
+    weather, nonsense = call("weather", city="Rome"), ("x", "y", call("book", city="Oslo"), "z")
+    stands = standing(tried(weather, *nonsense, nats=-5.0), Standard(2.0, wording=wording))
+    assert (stands.state, "call book, not weather" in stands.reason) == ("suspect", True)
+    theirs = call("weather", city="Oslo"), call("weather", city="Lima")  # half of the answers call the gold's tool
+    for t in (tried(weather, *theirs, "x", "y", nats=-5.0), tried(ROME, *nonsense, nats=-5.0)):
+        assert standing(t, Standard(2.0, wording=wording)).state == "unsolved"
 
 
 def test_a_refused_row_is_unasked():
