@@ -1,18 +1,17 @@
 """What the context selector costs, against a plain pass and the released procedure, and what its scores are worth.
 
-    python -m benchmarks.context [--data DIR] [--model FOLDER] [--quick] [--rows 64] [--seeds 0,1,2] [--keep FILE]
+    python -m benchmarks.context [--data DIR] [--model FOLDER] [--quick] [--only costs|auroc] [--rows 30]
+        [--seeds 0,1,2] [--sets ...] [--attention] [--keep FILE]
 
 Without `--model` the probe is a Llama of 12 layers of 256 with random weights: its costs are those of a trained one,
-its scores are a control. Without `--data` the conversations are docstrings of the standard library, halved, and
-nothing is labelled. Processor seconds of one thread are compared, so that other work on the machine counts little.
-The last line is one JSON object.
+its scores are a control. With `--data` the conversations that are timed are real ones at their own lengths; without,
+they are docstrings of the standard library, halved, and nothing is labelled. Processor seconds of one thread are
+compared, so that other work on the machine counts little. The last line is one JSON object.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib
-import inspect
 import json
 import math
 import os
@@ -21,48 +20,20 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.context_evidence import measure
-from benchmarks.context_labels import labelled
+from benchmarks.context_chats import chats
+from benchmarks.context_evidence import by_layer, measure, table
 from benchmarks.dedup import ONE_THREAD
 from benchmarks.stages import ROOT
+from mixtura.pipeline.attention.options import Measure
 
-MODULES = (
-    "argparse",
-    "collections",
-    "datetime",
-    "email.message",
-    "functools",
-    "itertools",
-    "json",
-    "logging",
-    "pathlib",
-)
 RELEASED_TOKENS = 2047  # to which the released code pads every conversation
 LENGTHS = (512, 1024, 2048, 4096, 8192)
 SHAPE = {"layers": 12, "width": 256, "heads": 8, "vocabulary": 4096}
 FLAT = {"layers": 3, "width": 256, "heads": 8, "vocabulary": 512}  # memory is that of a layer, not of their number
-
-
-def chats(data: Path | None, rows: int) -> list[list[dict[str, Any]]]:
-    """Real conversations, in an order that is the same every time."""
-    if data is not None:
-        sets = labelled(data, rows)
-        return [r.messages for r in (*sets["passage"], *sets["input"])][:rows]
-    return [
-        [{"role": "user", "content": text[: len(text) // 2]}, {"role": "assistant", "content": text[len(text) // 2 :]}]
-        for text in sorted(set(_docstrings()))
-    ][:rows]
-
-
-def _docstrings() -> Iterator[str]:
-    for name in MODULES:
-        for _, thing in inspect.getmembers(importlib.import_module(name)):
-            members = [thing, *(vars(thing).values() if inspect.isclass(thing) else ())]
-            yield from (d for m in members if (d := inspect.getdoc(m)) and len(d) > 80)
 
 
 def probe(texts: list[str], shape: dict[str, int], folder: Path) -> str:
@@ -105,7 +76,11 @@ def costs(model: str, conversations: list[list[dict[str, Any]]], *, rounds: int,
             fast.append(took[0])
             plain.append(took[1])
     each = _released(model, readings[:released]) if released else float("nan")
-    print(f"{len(readings)} conversations, {tokens / len(readings):.0f} tokens on average; layer {reader.layer}")
+    lengths = statistics.quantiles([len(r.tokens) for r in readings], n=20)
+    print(
+        f"{len(readings)} conversations, {tokens / len(readings):.0f} tokens on average (5 % to 95 %: {lengths[0]:.0f} "
+        f"to {lengths[-1]:.0f}); layer {reader.layer}"
+    )
     per = [statistics.median(took) / len(readings) for took in (fast, plain)]
     print(f"seconds each: fast {per[0]:.4f}, plain pass {per[1]:.4f}, released procedure {each:.3f}")
     return {
@@ -193,14 +168,24 @@ def _print_peaks(folder: str, lengths: list[int]) -> None:
     print(json.dumps({n: round(score(n) - before, 1) for n in sorted(lengths)}))
 
 
-def auroc(model: str, args: argparse.Namespace) -> dict[str, Any]:
-    """Set → score → AUROC with its 95 % interval; empty without labelled data."""
+CAUSAL: frozenset[Measure] = frozenset({"attention", "gain", "barred"})
+SETS: dict[str, frozenset[Measure]] = {"passage matched": CAUSAL, "swapped": CAUSAL} | dict.fromkeys(
+    ("input matched", "passage", "input", "twins"), frozenset({"attention"})
+)  # what is measured on each: the passes of the causal scores are for the sets in which length says nothing
+
+
+def scored(model: str, args: argparse.Namespace) -> dict[str, dict[str, list[float]]]:
+    """Set → score → AUROC with its 95 % interval; empty without labelled data. Prints both scores' AUROC by layer."""
     if args.data is None:
         return {}
     seeds = [int(s) for s in args.seeds.split(",")]
     with tempfile.TemporaryDirectory() as home:
         keep = args.keep or Path(home) / "values.json"
-        return measure(model, args.data, args.rows, seeds, keep, sets=args.sets.split(","))
+        wanted = {name: frozenset({"attention"}) if args.attention else SETS[name] for name in args.sets.split(",")}
+        found = measure(model, args.data, args.rows, seeds, keep, wanted)
+    for name, rows in found.items():
+        print(f"{name}, {len(rows)} rows, by layer:", json.dumps(by_layer(rows)))
+    return {name: table(rows) for name, rows in found.items()}
 
 
 def main() -> None:
@@ -211,25 +196,31 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder of the unpacked real data")
     parser.add_argument("--model", help="folder of a causal LM; without it, a small one with random weights")
-    parser.add_argument("--rows", type=int, default=64, help="conversations of each label, and conversations timed")
+    parser.add_argument("--rows", type=int, default=30, help="of each label and seed, in each labelled set")
+    parser.add_argument("--timed", type=int, default=64, help="conversations that are timed")
     parser.add_argument("--seeds", default="0,1,2", help="of the draws of labelled rows")
-    parser.add_argument("--sets", default="passage,swapped,input,twins", help="labelled sets to measure")
+    parser.add_argument("--sets", default=",".join(SETS), help="labelled sets to measure")
+    parser.add_argument("--attention", action="store_true", help="no causal scores: one pass for each row")
     parser.add_argument(
-        "--keep", type=Path, help="file that keeps the labelled rows' values; what it has is not measured"
+        "--keep", type=Path, help="file of the labelled rows' values; what it has is not measured again"
     )
-    parser.add_argument("--quick", action="store_true", help="fewer rows, one seed")
+    parser.add_argument("--only", choices=("costs", "auroc"), help="one half of the benchmark")
+    parser.add_argument("--quick", action="store_true", help="fewer rows, sets and seeds")
     args = parser.parse_args()
     if args.quick:
-        args.rows, args.seeds, args.sets = min(args.rows, 24), "0", "passage"
+        args.rows, args.timed, args.seeds, args.sets = 24, 32, "0", "passage matched,swapped,passage"
+    figures: dict[str, Any] = {"probe": "random" if args.model is None else Path(args.model).name}
     with tempfile.TemporaryDirectory() as home:
-        conversations = chats(args.data, args.rows)
+        conversations = chats(args.data, args.timed)
         texts = [t["content"] for c in conversations for t in c]
         model = args.model or probe(texts, SHAPE, Path(home) / "lm")
-        figures: dict[str, Any] = costs(model, conversations, rounds=3, released=1 if args.quick else 3)
-        figures["memory_exponent"], peaks = memory(LENGTHS)
-        print("tokens → MiB:", ", ".join(f"{n} → {mib:.0f}" for n, mib in peaks.items()))
-        figures["probe"] = "random" if args.model is None else Path(args.model).name
-        figures["auroc"] = auroc(model, args)
+        if args.only != "auroc":
+            figures["conversations"] = "docstrings" if args.data is None else "real"
+            figures |= costs(model, conversations, rounds=3, released=1 if args.quick else 3)
+            figures["memory_exponent"], peaks = memory(LENGTHS)
+            print("tokens → MiB:", ", ".join(f"{n} → {mib:.0f}" for n, mib in peaks.items()))
+        if args.only != "costs":
+            figures["auroc"] = scored(model, args)
     print(json.dumps({k: round(v, 4) if isinstance(v, float) else v for k, v in figures.items()}))
 
 

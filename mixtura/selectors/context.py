@@ -37,6 +37,11 @@ class Spec(lm.Spec):
     layer: NonNegativeInt | None = Field(
         default=None, description="The layer whose attention is read, from 0; by default the one at 15/22 of the depth."
     )
+    averaged: PositiveInt = Field(
+        default=1,
+        description="Layers whose columns are averaged, that layer the last; more are steadier, and cost little. The "
+        "paper reads 1.",
+    )
     way: Way = Field(
         default="auto",
         description="How attention is summed. auto: by the kernel where it computes the same, else rows; rows: exact "
@@ -105,6 +110,7 @@ class Context:
         low, middle, high = np.quantile(scores, (0.05, 0.5, 0.95))
         facts = {
             "layer": reader.layer,
+            "layers_averaged": len(reader.read_layers),
             "layers_with_attention": len(reader.layers),
             "chat_template": "the tokenizer's"
             if reader.lm.tokenizer.chat_template
@@ -151,7 +157,7 @@ def _measured(spec: Spec) -> list[str]:
 def _reader(spec: Spec) -> AttentionReader:
     from mixtura.pipeline.attention.reader import AttentionReader  # brings torch and transformers
 
-    return AttentionReader(lm.open_model(spec), layer=spec.layer, way=spec.way)
+    return AttentionReader(lm.open_model(spec), layer=spec.layer, averaged=spec.averaged, way=spec.way)
 
 
 def _survey(spec: Spec, reader: AttentionReader, heads: list[tuple[int, int]]) -> Survey:

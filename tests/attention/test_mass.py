@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mixtura.pipeline.attention import mass
-from mixtura.pipeline.attention.mass import Layer, by_indicator, by_lse, by_rows, indicator, naive, uniform
+from mixtura.pipeline.attention.mass import Layer, by_indicator, by_lse, by_rows, indicator, naive, peaks, uniform
 
 SHAPES = {"grouped": (8, 2, 16, 90), "alone": (4, 4, 8, 50), "one key head": (6, 1, 32, 40)}  # H, G, d, n
 WAYS = {"rows": by_rows, "indicator": by_indicator, "lse": by_lse, "naive": naive}
@@ -122,6 +122,20 @@ def test_blocks_change_nothing_but_rounding(monkeypatch):
     monkeypatch.setattr(mass, "BLOCK", 8 * 90 * 20)  # twenty rows at a time
     for name, way in WAYS.items():
         torch.testing.assert_close(way(layer, spans, rows), want[name], atol=3e-6, rtol=0)
+
+
+@pytest.mark.parametrize("kind", ["plain", "hard"])
+def test_peaks_are_the_largest_entries_of_the_matrix(kind, monkeypatch):
+    """Mass on single keys, each a span of its own, is the whole matrix."""
+    n = SHAPES["grouped"][3]
+    place = torch.arange(n)
+    window = (place[:, None] - place < 9) & (place <= place[:, None])
+    layer, _, rows = problem("grouped", **({"mask": window[None], "softcap": 2.0} if kind == "hard" else {}))
+    among = torch.arange(n) % 3 == 1
+    matrix = naive(layer, torch.eye(n), rows)
+    monkeypatch.setattr(mass, "BLOCK", 8 * n * 20)
+    torch.testing.assert_close(peaks(layer, among, rows), matrix[..., among].amax(-1), atol=1e-6, rtol=0)
+    assert peaks(layer, torch.zeros(n, dtype=torch.bool), rows).abs().max() == 0
 
 
 def test_barred_keys_are_as_if_they_were_not_there():

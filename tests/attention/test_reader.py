@@ -62,6 +62,7 @@ def by_hand(matrix: np.ndarray, reading: Reading, begin: int, end: int) -> dict[
         "share": (user / (user + answer)).max(0).mean(),
         "head": user.mean(1).max(),
         "mean": user.mean(),
+        "peak": rows[..., reading.kinds == USER].max(-1).max(0).mean(),
         "even": even.mean(),
         "mass_first": sink.mean(),
     }
@@ -83,7 +84,19 @@ def test_every_answer_of_every_shape_is_as_in_the_whole_matrix(shape, way):
                 for column, value in by_hand(matrix, reading, answer.begin, answer.end).items():
                     assert answers[answer.turn][column] == pytest.approx(value, abs=1e-5), (layer, which, column)
                     checked += 1
-    assert checked == 2 * 7 * 8
+    assert checked == 2 * 7 * 9
+
+
+@pytest.mark.parametrize(("shape", "layers"), [("llama-grouped", (2, 3)), ("gemma2", (1, 3))])
+def test_averaged_columns_are_the_means_of_layers_that_see_as_much(shape, layers):
+    """Of Gemma 2's shape every second layer slides."""
+    averaged = AttentionReader(opened(shape), layer=3, averaged=2)
+    assert averaged.read_layers == layers
+    low, high = (AttentionReader(opened(shape), layer=i).accounts(readings(shape)) for i in layers)
+    for got, one, two in zip(averaged.accounts(readings(shape)), low, high, strict=True):
+        for turn, columns in got.items():
+            want = {name: (one[turn][name] + two[turn][name]) / 2 for name in columns}
+            assert columns == pytest.approx(want, abs=1e-9)
 
 
 @pytest.mark.parametrize("shape", ["mistral-sliding", "gemma2"])

@@ -89,7 +89,7 @@ def test_facts_count_the_sample():
 
 
 def test_the_score_is_the_column_that_the_recipe_wants():
-    for column in ("raw", "lift", "sinkless", "share", "head", "mean", "gain", "barred"):
+    for column in ("raw", "lift", "sinkless", "share", "head", "mean", "peak", "gain", "barred"):
         out = scores(score=column, max_tokens=300)
         assert out["turn_scores"].to_list() == out[column].to_list()
 
@@ -151,6 +151,6 @@ def test_a_layer_that_is_not_there_is_refused():
 
 def test_marks_may_be_made_by_every_score_that_is_measured_and_by_no_other_column():
     assert SELECTOR.turn_columns(Spec(model="m", score="gain")) == (
-        "turn_scores", "raw", "lift", "sinkless", "share", "head", "mean", "gain",
+        "turn_scores", "raw", "lift", "sinkless", "share", "head", "mean", "peak", "gain",
     )  # fmt: skip
     assert SELECTOR.turn_columns(Spec(model="m", score="gain", measures=("gain",))) == ("turn_scores", "gain")

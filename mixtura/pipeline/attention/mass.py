@@ -65,17 +65,27 @@ def by_rows(layer: Layer, values: torch.Tensor, rows: torch.Tensor, barred: torc
     heads, groups = layer.query.shape[0], layer.key.shape[0]
     out = torch.zeros((heads, len(rows), values.shape[-1]), device=rows.device)
     for at, block, upto in _blocks(heads, rows):
-        query = layer.query[:, block].float().reshape(groups, -1, layer.query.shape[-1])
-        products = (query @ layer.key[:, :upto].float().transpose(1, 2)) * layer.scale
-        products = products.reshape(heads, len(block), upto)
-        if layer.softcap is not None:
-            products = torch.tanh(products / layer.softcap) * layer.softcap
-        products = _masked(layer, products, block, upto)
-        if barred is not None:
-            products = products.masked_fill(barred[:upto], -torch.inf)
-        shares = _softmax(products, layer.sinks).reshape(groups, -1, upto)
+        shares = _shares(layer, block, upto, barred).reshape(groups, -1, upto)
         mixed = shares @ values[..., :upto, :].float()
         out[:, at : at + len(block)] = mixed.reshape(heads, len(block), -1)
+    return out
+
+
+def peaks(layer: Layer, among: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    """The largest share that each row gives to one key among some, in float32.
+
+    Args:
+        layer: any.
+        among: bool[n], keys.
+        rows: i64[r], ascending.
+
+    Returns:
+        f32[H, r], zeros for a row that sees none of them.
+    """
+    out = torch.zeros((layer.query.shape[0], len(rows)), device=rows.device)
+    for at, block, upto in _blocks(layer.query.shape[0], rows):
+        if among[:upto].any():
+            out[:, at : at + len(block)] = _shares(layer, block, upto)[..., among[:upto]].amax(-1)
     return out
 
 
@@ -167,6 +177,20 @@ def _blocks(heads: int, rows: torch.Tensor) -> Iterator[tuple[int, torch.Tensor,
     for at in range(0, len(rows), size):
         block = rows[at : at + size]
         yield at, block, int(block[-1]) + 1
+
+
+def _shares(layer: Layer, block: torch.Tensor, upto: int, barred: torch.Tensor | None = None) -> torch.Tensor:
+    """f32[H, b, upto]: the softmax of a block of rows."""
+    heads, groups = layer.query.shape[0], layer.key.shape[0]
+    query = layer.query[:, block].float().reshape(groups, -1, layer.query.shape[-1])
+    products = (query @ layer.key[:, :upto].float().transpose(1, 2)) * layer.scale
+    products = products.reshape(heads, len(block), upto)
+    if layer.softcap is not None:
+        products = torch.tanh(products / layer.softcap) * layer.softcap
+    products = _masked(layer, products, block, upto)
+    if barred is not None:
+        products = products.masked_fill(barred[:upto], -torch.inf)
+    return _softmax(products, layer.sinks)
 
 
 def _masked(layer: Layer, products: torch.Tensor, block: torch.Tensor, upto: int) -> torch.Tensor:

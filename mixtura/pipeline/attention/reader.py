@@ -35,13 +35,15 @@ class AttentionReader:
         model: from `lm.open_model`.
         layer: whose attention counts, from 0; None takes the one at the paper's depth, or the nearest below it that
             sees the whole past.
+        averaged: layers whose columns are averaged: `layer` and those below it that see as much; fewer where there are
+            fewer.
         way: how masses are summed, see `mass`; auto takes the kernel where it computes the same, else `rows`.
 
     Raises:
         InputError: the model's attention cannot be read, or it has no such layer.
     """
 
-    def __init__(self, model: CausalLM, *, layer: int | None = None, way: Way = "auto") -> None:
+    def __init__(self, model: CausalLM, *, layer: int | None = None, averaged: int = 1, way: Way = "auto") -> None:
         self.lm, self.way = model, way
         self.layers = self._attending()
         self.layer = self._default_layer() if layer is None else layer
@@ -53,21 +55,30 @@ class AttentionReader:
                 got=self.layer,
                 next_step="Leave it out for the layer at the paper's depth",
             )
+        alike = [i for i in sorted(self.layers) if i <= self.layer and self.layers[i] == self.layers[self.layer]]
+        self.read_layers = tuple(alike[-averaged:])
 
     def accounts(self, readings: Sequence[Reading]) -> list[dict[int, dict[str, float]]]:
-        """`account` of every answer of each reading, by its turn."""
-        found: list[dict[int, dict[str, float]]] = [{} for _ in readings]
+        """`account` of every answer of each reading, by its turn: the mean over the layers that are read."""
+        return [
+            {turn: {k: sum(one[k] for one in each) / len(each) for k in each[0]} for turn, each in found.items()}
+            for found in self.accounts_by_layer(readings)
+        ]
+
+    def accounts_by_layer(self, readings: Sequence[Reading]) -> list[dict[int, list[dict[str, float]]]]:
+        """Turn → `account` in each of `read_layers`, of every answer of each reading."""
+        found: list[dict[int, list[dict[str, float]]]] = [{a.turn: [] for a in r.answers} for r in readings]
 
         def note(reading: int, _: int, layer: Layer) -> None:
             answers = readings[reading].answers
-            masses, even = self._masses(layer, readings[reading], answers)
+            masses, even, peaks = (x.cpu() for x in self._looks(layer, readings[reading], answers))
             at = 0
             for answer in answers:
                 part = slice(at, at + len(answer))
-                found[reading][answer.turn] = account(masses[:, part].cpu(), even[part].cpu())
+                found[reading][answer.turn].append(account(masses[:, part], even[part], peaks[:, part]))
                 at += len(answer)
 
-        self._watch(readings, _Look(note, last=self.layer))
+        self._watch(readings, _Look(note, self.read_layers))
         return found
 
     def strongest_heads(self, readings: Sequence[Reading], share: float) -> list[Head]:
@@ -83,7 +94,7 @@ class AttentionReader:
         seen: dict[tuple[int, int], np.ndarray] = {}
 
         def note(reading: int, index: int, layer: Layer) -> None:
-            masses, _ = self._masses(layer, readings[reading], readings[reading].answers)
+            masses = self._masses(layer, readings[reading])
             seen[index, reading] = masses[..., USER].double().mean(1).cpu().numpy()
 
         self._watch(readings, _Look(note))
@@ -126,16 +137,28 @@ class AttentionReader:
         with watching(self.lm.model, bar):
             return self.lm.model(input_ids=ids, **options).logits, first
 
-    def _masses(self, layer: Layer, reading: Reading, answers: Sequence[Answer]) -> tuple[torch.Tensor, torch.Tensor]:
-        """f32[H, r, s] and f32[r, s], of the answers' rows one after the other."""
-        device = layer.query.device
-        kinds = torch.from_numpy(reading.kinds).to(device)
-        spans = mass.indicator(kinds, len(KINDS))
+    def _looks(
+        self, layer: Layer, reading: Reading, answers: Sequence[Answer]
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Of the answers' rows: masses f32[H, r, s], even masses f32[r, s], and peaks on users' tokens f32[H, r]."""
+        layer, spans, rows = self._rows(layer, reading, answers)
+        masses = mass.WAYS[self._way_for(layer)](layer, spans, rows)
+        return masses, mass.uniform(layer, spans, rows), mass.peaks(layer, spans[:, USER] > 0, rows)
+
+    def _masses(self, layer: Layer, reading: Reading) -> torch.Tensor:
+        """f32[H, r, s], of the rows of all answers, one after the other."""
+        layer, spans, rows = self._rows(layer, reading, reading.answers)
+        return mass.WAYS[self._way_for(layer)](layer, spans, rows)
+
+    def _rows(
+        self, layer: Layer, reading: Reading, answers: Sequence[Answer]
+    ) -> tuple[Layer, torch.Tensor, torch.Tensor]:
+        """The layer without padding, the kinds' indicators f32[n, s], and the answers' rows i64[r]."""
+        device, n = layer.query.device, len(reading.kinds)
+        spans = mass.indicator(torch.from_numpy(reading.kinds).to(device), len(KINDS))
         rows = torch.cat([torch.arange(a.begin, a.end) for a in answers]).to(device)
-        n = len(kinds)
         mask = None if layer.mask is None else layer.mask[:, :n, :n]
-        layer = Layer(layer.query[:, :n], layer.key[:, :n], layer.scale, mask, layer.softcap, layer.sinks)
-        return mass.WAYS[self._way_for(layer)](layer, spans, rows), mass.uniform(layer, spans, rows)
+        return Layer(layer.query[:, :n], layer.key[:, :n], layer.scale, mask, layer.softcap, layer.sinks), spans, rows
 
     def _way_for(self, layer: Layer) -> str:
         fits = layer.plain and len(KINDS) <= layer.query.shape[-1]
@@ -215,18 +238,18 @@ class AttentionReader:
 
 
 class _Look:
-    """Show each sequence's layer to `note(reading, index, layer)`; with `last`, that layer alone."""
+    """Show each sequence's layer to `note(reading, index, layer)`; of `only` some layers, and no further than these."""
 
-    def __init__(self, note: Callable[[int, int, Layer], None], last: int | None = None) -> None:
-        self.note, self.last = note, last
+    def __init__(self, note: Callable[[int, int, Layer], None], only: Sequence[int] = ()) -> None:
+        self.note, self.only = note, frozenset(only)
         self.members: list[int] = []
 
     def see(self, index: int, layers: list[Layer]) -> None:
         """Of the batch's members; copies that fill it up are passed over."""
-        if self.last is None or index == self.last:
+        if not self.only or index in self.only:
             for member, layer in zip(self.members, layers, strict=False):
                 self.note(member, index, layer)
-        if index == self.last:
+        if self.only and index == max(self.only):
             raise Reached
 
     def change(self, index: int, layers: list[Layer], values: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
