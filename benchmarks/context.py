@@ -168,9 +168,10 @@ def _print_peaks(folder: str, lengths: list[int]) -> None:
     print(json.dumps({n: round(score(n) - before, 1) for n in sorted(lengths)}))
 
 
+ATTENTION: frozenset[Measure] = frozenset({"attention"})
 CAUSAL: frozenset[Measure] = frozenset({"attention", "gain", "barred"})
 SETS: dict[str, frozenset[Measure]] = {"passage matched": CAUSAL, "swapped": CAUSAL} | dict.fromkeys(
-    ("input matched", "passage", "input", "twins"), frozenset({"attention"})
+    ("input matched", "passage", "input", "twins"), ATTENTION
 )  # what is measured on each: the passes of the causal scores are for the sets in which length says nothing
 
 
@@ -181,7 +182,7 @@ def scored(model: str, args: argparse.Namespace) -> dict[str, dict[str, list[flo
     seeds = [int(s) for s in args.seeds.split(",")]
     with tempfile.TemporaryDirectory() as home:
         keep = args.keep or Path(home) / "values.json"
-        wanted = {name: frozenset({"attention"}) if args.attention else SETS[name] for name in args.sets.split(",")}
+        wanted = {name: ATTENTION if args.attention else SETS[name] for name in args.sets.split(",")}
         found = measure(model, args.data, args.rows, seeds, keep, wanted)
     for name, rows in found.items():
         print(f"{name}, {len(rows)} rows, by layer:", json.dumps(by_layer(rows)))

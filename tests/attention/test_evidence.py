@@ -57,7 +57,7 @@ def test_matched_prompts_are_as_long_and_each_is_used_once():
 
 
 def test_swapped_passages_are_as_long_and_lack_the_answer():
-    texts = ["salt dissolves in warm water " * 4, "the cat sat on a mat " * 4, "salt and more salt in soup " * 4]
+    texts = ["salt dissolves in warm water " * 4, "the cat sat on mats " * 4, "salt and more salt in soup " * 4]
     rows = [labelled_row(f"{t.strip()}\nWhat?", t.split()[0], 1) for t in texts]
     made = list(_swapped(rows[:1], {"s": rows}))
     assert [r.label for r in made] == [1, 0]
