@@ -5,8 +5,8 @@
 Domain: reading science, five steps in three actions, on real labelled sentences. Every arm starts from one model,
 pre-trained on abstracts, and trains on equally many tokens in all: five models of a step share what one mixed model
 gets. `undivided` sees the same rows as documents with their label at the end, without instructions, and is judged in
-that form. An answer is the label that the model holds most likely. No row is longer than a sequence: a conversation that is
-loses its end, which is the label. A line of JSON for each seed as it ends; the last line is one JSON object of all.
+that form. An answer is the label that the model holds most likely. No row is longer than a sequence: a conversation
+that is loses its end, which is the label. A line of JSON for each seed as it ends, and at last one JSON object of all.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def main() -> None:
     """Parse the command line, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder of the unpacked real data")
-    parser.add_argument("--tokens", type=int, default=1_600_000, help="that each arm trains on, all its models together")
+    parser.add_argument("--tokens", type=int, default=1_200_000, help="that each arm trains on, all models together")
     parser.add_argument("--pretrain", type=int, default=800_000, help="tokens of abstracts")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--heldout", type=int, default=100, help="test rows of each step")

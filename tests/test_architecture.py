@@ -25,7 +25,7 @@ MAY = {
     "selectors": {*(CORE - {"recipe_file"}), "pipeline", "generation", "mining", "toolcalls", "checks"},
     "trainer": {*(CORE - {"recipe_file"}), "pipeline"},
     "stages": {*CORE, "pipeline", "generation"},
-    "tasks": {*CORE, "pipeline"},
+    "tasks": {*CORE, "pipeline", "generation"},
     "propose": {*CORE, "pipeline", "stages", "tasks", "generation"},
     "builders": {*(CORE - {"recipe_file"}), "pipeline", "tasks", "generation"},
     "probe": {*CORE, "pipeline", "stages", "trainer"},

@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field, PositiveInt
 
 from mixtura.checking import Question
-from mixtura.generation import opening
+from mixtura.generation import options
 from mixtura.generation.contract import Ask, Reply
 from mixtura.generation.judging import check_of, in_order, questions
 from mixtura.pipeline.builder import Built, Means, Needs
@@ -20,7 +20,7 @@ from mixtura.pipeline.contract import Fitted, Shard
 from mixtura.recipe import digest
 
 
-class Spec(opening.Spec):
+class Spec(options.Spec):
     """Options of onpolicy: those of the model, how often it is asked, and how answers are judged."""
 
     check: str = Field(description="The check that judges answers, such as numeric, exact, choice, tool_calls.")

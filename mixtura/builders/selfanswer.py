@@ -14,7 +14,7 @@ from pydantic import Field, PositiveInt
 
 from mixtura.checking import Question
 from mixtura.errors import InputError
-from mixtura.generation import opening
+from mixtura.generation import options
 from mixtura.generation.contract import Ask, Judge, Likelihood, Reply
 from mixtura.generation.judging import check_of, in_order, questions
 from mixtura.pipeline.builder import Built, Means, Needs
@@ -28,7 +28,7 @@ PARAPHRASE = (
 )
 
 
-class Spec(opening.Spec):
+class Spec(options.Spec):
     """Options of selfanswer: those of the model, and how its answers are judged."""
 
     check: str = Field(description="The check that judges answers, such as numeric, exact, choice, tool_calls.")

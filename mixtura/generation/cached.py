@@ -49,7 +49,7 @@ class Cached:
         rest = [k for k in dict.fromkeys(keys) if k not in kept]
         self.found, self.asked = self.found + len(asks) - len(rest), self.asked + len(rest)
         for at, made in _as_they_come(self.inner, [first[k] for k in rest], options):
-            if all(r.finish != "refused" for r in made):  # another server, or a longer window, may take it
+            if all(r.finish != "refused" or r.tokens for r in made):  # what was not put to a model another may take
                 self._write(rest[at], made)
             kept[rest[at]] = made
         return [kept[k] for k in keys]

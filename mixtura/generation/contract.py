@@ -25,11 +25,14 @@ class Ask:
     messages: turns with `role`, `content`, and perhaps `tool_calls` (objects, not a JSON string) and `name`.
     tools: definitions in OpenAI's form, or None.
     begun: the beginning of the answer; the reply continues it, and its text does not repeat it.
+    form: JSON Schema that the answer should fit, for servers that can hold a model to one; others answer as they
+        would without, so whoever asks must check.
     """
 
     messages: list[dict[str, Any]]
     tools: list[dict[str, Any]] | None = None
     begun: str = ""
+    form: dict[str, Any] | None = None
 
     @classmethod
     def of(cls, messages: Sequence[Mapping[str, Any]], tools: Any = None, begun: str = "") -> Ask:
@@ -43,7 +46,7 @@ class Ask:
     @cached_property
     def digest(self) -> str:
         """SHA-256 of all that the model sees."""
-        return digest([self.messages, self.tools, self.begun])
+        return digest([self.messages, self.tools, self.begun, *([self.form] if self.form is not None else [])])
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from mixtura.generation.contract import Ask, Finish, Piece, Reply
 from mixtura.generation.wire import Again, Declined, GivenUp, Line
 from mixtura.recipe import digest
 
-OPTIONAL = ("logprobs", "n", "seed", "continue_final_message", "add_generation_prompt")
+OPTIONAL = ("logprobs", "n", "seed", "response_format", "continue_final_message", "add_generation_prompt")
 NAMED = r"""(?<!\\)['"`\s(,]{}['"`\s),=]"""  # how a server names the field that it does not take
 FINISHES: dict[str, Finish] = {"stop": "stop", "tool_calls": "stop", "function_call": "stop", "length": "length"}
 CHARS_PER_TOKEN = 3  # where tokens must be guessed; English has 4, so that the guess is on the safe side
@@ -28,7 +28,7 @@ CHARS_PER_TOKEN = 3  # where tokens must be guessed; English has 4, so that the 
 
 @dataclass(frozen=True)
 class Settings:
-    """How a server is used, see `opening.Spec`."""
+    """How a server is used, see `options.Spec`."""
 
     key_variable: str = "OPENAI_API_KEY"
     concurrency: int = 8
@@ -125,7 +125,8 @@ class Server:
             begun = {"continue_final_message": True, "add_generation_prompt": False}
         return {
             "model": self.model, "messages": messages, "max_tokens": max_tokens, "temperature": temperature,
-            "seed": seed, "n": n, "logprobs": True, **begun, **({"tools": ask.tools} if ask.tools else {}),
+            "seed": seed, "n": n, "logprobs": True, **begun,
+            **({"tools": ask.tools} if ask.tools else {}), **_form(ask),
         }  # fmt: skip
 
     def _choices(self, body: dict[str, Any], n: int, max_tokens: int) -> list[Reply]:
@@ -202,18 +203,30 @@ def _reply(choice: Any, tokens: int | None) -> Reply:
     text, calls = message.get("content") or "", message.get("tool_calls") or None
     if not isinstance(text, str) or not (calls is None or isinstance(calls, list)):
         raise Again(f"a message that is no text: {json.dumps(message)[:200]}")
+    text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")  # half a character is none
+    tokens = tokens if tokens is not None else len(text) // CHARS_PER_TOKEN + 1
+    if refusal := _refusal(choice, message):
+        return Reply("", tokens, None, "refused", reason=refusal)
     pieces = _pieces(choice)
     if "".join(p.text for p in pieces) != text:
         pieces = ()  # the end token is among them, or the server took calls out of the text
     told = choice.get("logprobs")
     return Reply(
         text,
-        tokens if tokens is not None else len(text) // CHARS_PER_TOKEN + 1,
+        tokens,
         sum(p.log_probability for p in _pieces(choice)) if told else None,
         FINISHES.get(choice.get("finish_reason") or "stop", "stop"),
         pieces,
         json.dumps(calls, ensure_ascii=False, sort_keys=True) if calls else None,
     )
+
+
+def _refusal(choice: dict[str, Any], message: dict[str, Any]) -> str:
+    """Why the model or its server's filter said no, as the protocol tells it; '' where neither did."""
+    if choice.get("finish_reason") == "content_filter":
+        return "the server's filter took the answer out"
+    said = message.get("refusal")
+    return f"the model refuses: {said[:200]}" if isinstance(said, str) and said.strip() else ""
 
 
 def _pieces(choice: dict[str, Any]) -> tuple[Piece, ...]:
@@ -226,6 +239,13 @@ def _pieces(choice: dict[str, Any]) -> tuple[Piece, ...]:
         return tuple(Piece(str(t["token"]), float(t["logprob"])) for t in content)
     except (TypeError, KeyError, ValueError):
         return ()
+
+
+def _form(ask: Ask) -> dict[str, Any]:
+    """The schema that a server is to hold the answer to."""
+    if ask.form is None:
+        return {}
+    return {"response_format": {"type": "json_schema", "json_schema": {"name": "answer", "schema": ask.form}}}
 
 
 def _on_the_wire(message: dict[str, Any]) -> dict[str, Any]:

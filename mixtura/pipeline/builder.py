@@ -27,7 +27,7 @@ class Needs:
 
     vectors: the recipe's encoder embeds what each row asks (`asked_text`), never its answer.
     files: options that name a file beside the recipe; `Means.files` holds its text.
-    generator: it asks a model.
+    generator: it asks a model, where its options name one.
     """
 
     vectors: bool = False
@@ -41,7 +41,7 @@ class Means:
 
     seed: of every random choice.
     files: option → text of the file that it names.
-    generator: asks the model that the options name; None where the builder needs none.
+    generator: asks the model that the options name; None where they name none.
     """
 
     seed: int

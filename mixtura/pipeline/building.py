@@ -82,11 +82,16 @@ class Chosen:
         """Version of the builder's code and of this module's."""
         return code_version(registry.words("builders")[self.word], LIBRARIES) + code_version(__name__)
 
+    @property
+    def asks_model(self) -> bool:
+        """Whether it asks a model: its options name one."""
+        return self.builder.needs.generator and self.options.get("model") is not None
+
     def means(self, open_generator: Opener | None) -> Means:
         """What the builder works with."""
         texts = {option: Path(path).read_text(encoding="utf-8") for option, (path, _) in self.files.items()}
-        asks = self.builder.needs.generator and getattr(self.spec, "model", None)
-        return Means(self.seed, texts, open_generator(self.spec) if asks and open_generator else None)
+        generator = open_generator(self.spec) if open_generator and self.asks_model else None
+        return Means(self.seed, texts, generator)
 
 
 @dataclass(frozen=True)

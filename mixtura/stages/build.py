@@ -59,7 +59,7 @@ def _add(plan: Plan, stage: Tracker, pool: Pool, spec: Build) -> Pool:
     shards = _shards(plan, stage, pool, spec)
     fitted = stage.add(building.fit(builder, [s for _, s in shards], plan.store, open_generator))
     jobs = [building.BuildJob(builder, fitted.path, fitted.digest, s, str(plan.store.root)) for _, s in shards]
-    if builder.builder.needs.generator:  # one process: a model is large, and a server is asked many things at once
+    if builder.asks_model:  # one process: a model is large, and a server is asked many things at once
         made = [stage.add(building.build_shard(job, open_generator)) for job in jobs]
     else:
         made = plan.map(stage, building.build_shard, jobs)

@@ -2,34 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
-
-from jsonschema import Draft202012Validator
 
 from mixtura.errors import InputError
 from mixtura.pipeline.builder import Row
-from mixtura.tasks import schema
+from mixtura.tasks import schema, validity
 from mixtura.tasks.pool import Step, Task
 from mixtura.tasks.template import MissingField, Template, as_text, fields_of, found_in
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why a row gives nothing for a step: a code, and a detail."""
+    """Why a row gives nothing for a step: a code, and what tells a detail, which few rows need."""
 
     reason: str
-    detail: str = ""
+    tell: Callable[[], str] = str
+
+    @property
+    def detail(self) -> str:
+        """The detail."""
+        return self.tell()
+
+
+NO_STEP = Refusal("no-step")
 
 
 @dataclass(frozen=True)
 class Made:
-    """What a row gives for a step: its inputs by name, in words, and the answer's text."""
+    """What a row gives for a step: its inputs by name, in words, and the answer's text; None: a model writes it."""
 
     inputs: dict[str, str]
-    answer: str
+    answer: str | None
 
 
 class Rendered:
@@ -41,15 +47,16 @@ class Rendered:
 
     def __init__(self, task: Task) -> None:
         self.id, self.step = task.id, task.step
-        self.about = {"domain": task.domain, "action": f"{task.domain}/{task.action}", "kind": task.step.kind,
-                      "target_source": "columns"}  # fmt: skip
         step = task.step
-        if step.checks:
+        self.about = {"domain": task.domain, "action": f"{task.domain}/{task.action}", "kind": step.kind,
+                      "target_source": "model" if step.made_by_model else "columns"}  # fmt: skip
+        if step.checks and not step.made_by_model:
             named = [c.name for c in step.checks]
             raise InputError(f"step {task.id!r}", "must have no checks where its answers are columns", got=named)
+        self._sources = None if step.rows.sources is None else frozenset(step.rows.sources)
         self._inputs = {n: Template(t) for n, t in step.input.items()}
         self._output = _templates(step)
-        self._validator = Draft202012Validator(step.output_schema)
+        self._valid = validity.valid(step.output_schema)
         self._wordings = {lang: [Template(w) for w in ws] for lang, ws in step.instructions.items()}
 
     @staticmethod
@@ -59,19 +66,20 @@ class Rendered:
 
     def made(self, row: Row, fields: Mapping[str, Any]) -> Made | Refusal:
         """Inputs and answer, or why there are none."""
-        rules = self.step.rows
-        if rules.sources is not None and row["source"] not in rules.sources:
-            return Refusal("no-step")
-        for name, values in rules.where.items():
+        if self._sources is not None and row["source"] not in self._sources:
+            return NO_STEP
+        for name, values in self.step.rows.where.items():
             if _value(fields, name) not in values:
-                return Refusal("no-step")
+                return NO_STEP
         try:
             inputs = {n: t.text(fields, self.step.words) for n, t in self._inputs.items()}
+            if self._output is None:
+                return Made(inputs, None)
             value = self._answer(fields)
         except MissingField as missing:
-            return Refusal("missing-field", missing.field)
-        if not self._validator.is_valid(value):
-            return Refusal("schema", schema.problems(self.step.output_schema, value)[0])
+            return Refusal("missing-field", partial(str, missing.field))
+        if not self._valid(value):
+            return Refusal("schema", lambda: schema.problems(self.step.output_schema, value)[0])
         return Made(inputs, schema.write(self.step.output_schema, value))
 
     def languages(self, row: Row, draw: int, *, every: bool) -> list[str]:
@@ -83,18 +91,18 @@ class Rendered:
         alike = [lang for lang in there if lang.split("-")[0].lower() == own]
         return [alike[0] if alike else there[draw % len(there)]]
 
-    def turns(self, made: Made, language: str, draw: int) -> tuple[list[dict[str, Any]], int]:
-        """The conversation and the number of its wording, which the row's draw decides.
+    def asked(self, made: Made, language: str, draw: int) -> tuple[str, int]:
+        """The request and the number of its wording, which the row's draw decides.
 
         Inputs that the wording does not insert follow it: one alone as it is, several with their names.
         """
-        number = (draw >> 8) % len(self._wordings[language])
-        wording = self._wordings[language][number]
+        wordings = self._wordings[language]
+        number = (draw >> 8) % len(wordings)
+        wording = wordings[number]
         rest = {n: v for n, v in made.inputs.items() if n not in wording.fields}
         said = [wording.text(made.inputs)] if wording.parts else []
         said += list(rest.values()) if len(rest) == 1 else [f"{n}: {v}" for n, v in rest.items()]
-        asked = "\n\n".join(said)
-        return [_turn("user", asked), _turn("assistant", made.answer)], number
+        return "\n\n".join(said), number
 
     def _answer(self, fields: Mapping[str, Any]) -> Any:
         output = self._output
@@ -122,5 +130,9 @@ def _value(fields: Mapping[str, Any], name: str) -> Any:
         return None
 
 
-def _turn(role: str, content: str) -> dict[str, Any]:
-    return {"role": role, "content": content, "tool_calls": None}
+def exchange(asked: str, answer: str) -> list[dict[str, Any]]:
+    """The turns of a row."""
+    return [
+        {"role": "user", "content": asked, "tool_calls": None},
+        {"role": "assistant", "content": answer, "tool_calls": None},
+    ]
