@@ -6,18 +6,17 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import polars as pl
 import pyarrow as pa
 
-from mixtura import registry
 from mixtura.errors import CountError, MixturaError
 from mixtura.pipeline import tables
 from mixtura.pipeline.builder import Built, Means, asked_text
 from mixtura.pipeline.contract import Fitted, Shard
 from mixtura.pipeline.embed import read_vectors
-from mixtura.pipeline.lm import Located
+from mixtura.pipeline.named import Named
 from mixtura.rows import MESSAGES, QUARANTINE, ROW
 from mixtura.store import Artefact, Store, code_version
 
@@ -43,44 +42,36 @@ ASKED = pa.schema(
 Opener = Callable[[Any], Any]  # the generator that a builder's options name; this part knows none
 
 
-@dataclass(frozen=True)
-class Chosen:
-    """A builder by its word, with its options as JSON: picklable, and part of an artefact's key.
+@dataclass(frozen=True, kw_only=True)
+class Chosen(Named):
+    """A builder by its word, with its options and files.
 
     name: what the recipe calls its rows.
     files: option → path and digest of the file that it names.
-    model: the language model that `options` names, on this machine; None where it asks none, or a server has it.
     """
 
-    word: str
+    kind: ClassVar[str] = "builders"
+
     name: str
-    options: dict[str, Any]
     seed: int
     files: dict[str, tuple[str, str]] = field(default_factory=dict)
-    model: Located | None = None
 
     @property
     def builder(self) -> Any:
         """The builder object."""
-        return registry.find("builders", self.word)
-
-    @property
-    def spec(self) -> Any:
-        """The options as the builder's own model; a language model by its folder here."""
-        return self.builder.Spec.model_validate(self.options | ({"model": self.model.folder} if self.model else {}))
+        return self.found
 
     @property
     def key(self) -> dict[str, Any]:
-        """What an artefact's key says of it: a file and a model count by their contents, wherever they lie."""
+        """What an artefact's key says of it: a file counts by its contents, as a model does."""
         files = {option: digest for option, (_, digest) in self.files.items()}
-        own = {k: v for k, v in self.options.items() if k not in files}
-        own |= {"model": self.model.identity} if self.model else {}
+        own = {k: v for k, v in self.keyed_options.items() if k not in files}
         return {"builder": self.word, "name": self.name, "options": own, "files": files, "seed": self.seed}
 
     @property
     def code(self) -> str:
         """Version of the builder's code and of this module's."""
-        return code_version(registry.words("builders")[self.word], LIBRARIES) + code_version(__name__)
+        return code_version(self.module, LIBRARIES) + code_version(__name__)
 
     @property
     def asks_model(self) -> bool:

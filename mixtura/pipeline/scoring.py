@@ -6,17 +6,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import polars as pl
 
-from mixtura import registry
 from mixtura.errors import MixturaError
 from mixtura.pipeline import tables
 from mixtura.pipeline.contract import Fitted, Needs, Shard
 from mixtura.pipeline.embed import read_vectors
-from mixtura.pipeline.lm import LIBRARIES, Located
+from mixtura.pipeline.lm import LIBRARIES
+from mixtura.pipeline.named import Named
 from mixtura.rows import ROW, plain_text
 from mixtura.store import Artefact, Store, code_version
 
@@ -24,36 +24,25 @@ PLAIN = ("text", "messages", "chosen")  # what `plain` is made of
 
 
 @dataclass(frozen=True)
-class Selected:
-    """A selector by its word, with its options as JSON: picklable, and part of an artefact's key.
+class Selected(Named):
+    """A selector by its word, with its options."""
 
-    model: the language model that `options` names, on this machine; None where the selector needs none.
-    """
-
-    word: str
-    options: dict[str, Any]
-    model: Located | None = None
+    kind: ClassVar[str] = "selectors"
 
     @property
     def selector(self) -> Any:
         """The selector object."""
-        return registry.find("selectors", self.word)
-
-    @property
-    def spec(self) -> Any:
-        """The options as the selector's own model; a language model by its folder here."""
-        return self.selector.Spec.model_validate(self.options | ({"model": self.model.folder} if self.model else {}))
+        return self.found
 
     @property
     def key(self) -> dict[str, Any]:
-        """What an artefact's key says of it: a language model counts by its contents, wherever it lies."""
-        return {"selector": self.word, "options": self.options | ({"model": self.model.identity} if self.model else {})}
+        """What an artefact's key says of it."""
+        return {"selector": self.word, "options": self.keyed_options}
 
     @property
     def code(self) -> str:
         """Version of the selector's code and of the arithmetic beneath it."""
-        libraries = ("numpy", "polars", *(LIBRARIES if self.model else ("torch",)))
-        return code_version(registry.words("selectors")[self.word], libraries)
+        return code_version(self.module, ("numpy", "polars", *(LIBRARIES if self.model else ("torch",))))
 
 
 @dataclass(frozen=True)

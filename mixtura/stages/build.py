@@ -51,7 +51,8 @@ def chosen(plan: Plan, spec: Build) -> building.Chosen:
     model = None
     if builder.needs.generator and (named := getattr(options, "model", None)) and not getattr(options, "server", None):
         model = lm.locate(options, plan.model(named), key=f"build.{spec.word}.options.model")  # pyright: ignore[reportArgumentType]
-    return building.Chosen(spec.builder, spec.word, options.model_dump(mode="json"), plan.recipe.seed, files, model)
+    own = options.model_dump(mode="json")
+    return building.Chosen(spec.builder, own, model, name=spec.word, seed=plan.recipe.seed, files=files)
 
 
 def _add(plan: Plan, stage: Tracker, pool: Pool, spec: Build) -> Pool:
