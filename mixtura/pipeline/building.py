@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import polars as pl
 import pyarrow as pa
@@ -50,7 +50,7 @@ class Chosen(Named):
     files: option → path and digest of the file that it names.
     """
 
-    kind: ClassVar[str] = "builders"
+    kind = "builders"
 
     name: str
     seed: int

@@ -18,7 +18,7 @@ class Named:
     model: the language model that `options` name, on this machine; None where they name none, or a server has it.
     """
 
-    kind: ClassVar[str]  # of `registry`: selectors, builders
+    kind: ClassVar[registry.Kind]
 
     word: str
     options: dict[str, Any]

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -27,7 +27,7 @@ PLAIN = ("text", "messages", "chosen")  # what `plain` is made of
 class Selected(Named):
     """A selector by its word, with its options."""
 
-    kind: ClassVar[str] = "selectors"
+    kind = "selectors"
 
     @property
     def selector(self) -> Any:
