@@ -99,7 +99,7 @@ def recipe(name: str, model: str, seed: int, spec: argparse.Namespace, **mine: A
         "output": {"form": "messages"},
         "train": {
             "model": model, "sequence_length": 256, "batch_tokens": 4096, "epochs": spec.epochs,
-            "learning_rate": 4e-3, "device": "cpu", "loss": "all",
+            "learning_rate": 2e-3, "device": "cpu", "loss": "completion",
             "preference": {"loss": spec.loss, "learning_rate": spec.rate, "nll": spec.nll, "beta": spec.beta},
         },
         "mine": {
@@ -195,18 +195,19 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--folder", type=Path, default=None, help="where to work; kept, so that a run can go on")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--rows", type=int, default=None)
     parser.add_argument("--width", type=int, default=64)
-    parser.add_argument("--epochs", type=float, default=10)
-    parser.add_argument("--steps", type=int, default=8)
-    parser.add_argument("--tried", type=int, default=250, help="rows that a round puts to the model")
+    parser.add_argument("--epochs", type=float, default=5)
+    parser.add_argument("--steps", type=int, default=16)
+    parser.add_argument("--tried", type=int, default=300, help="rows that a round puts to the model")
     parser.add_argument("--pairs", type=int, default=150)
     parser.add_argument("--loss", default="dpo")
     parser.add_argument("--beta", type=float, default=None)
-    parser.add_argument("--rate", type=float, default=3e-4)
-    parser.add_argument("--more-rate", type=float, default=3e-4)
-    parser.add_argument("--nll", type=float, default=0.2)
+    parser.add_argument("--rate", type=float, default=2e-4)
+    parser.add_argument("--more-rate", type=float, default=2e-4)
+    parser.add_argument("--nll", type=float, default=1.0)
     parser.add_argument("--arms", nargs="*", default=[*ARMS, MORE])
     parser.add_argument("--quick", action="store_true")
     spec = parser.parse_args()
@@ -217,7 +218,7 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     count = write_pool(spec.data / "sgd", folder, spec.rows)
     results: dict[str, list[dict[str, Any]]] = {arm: [] for arm in spec.arms}
-    for seed in range(spec.seeds):
+    for seed in range(spec.first, spec.first + spec.seeds):
         # a seed's warm model and arms share one split: another seed's held-out rows were in this one's warm-up
         warm = mined(
             folder, recipe(f"warm-{seed}", start_model(folder, spec.width, seed), seed, spec, warmup=2, rounds=0)
