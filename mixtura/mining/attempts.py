@@ -16,6 +16,8 @@ from mixtura.toolcalls.tools import read_tools
 from mixtura.toolcalls.verify import schema_failures
 from mixtura.verdict import Failure, Verdict
 
+LEFT_OUT = ("missing_required", "missing_optional")  # failures of an answer that says less than the gold
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -85,11 +87,14 @@ class Tried:
         return min(said.items(), key=lambda i: (-i[1], i[0])) if said else (None, 0)
 
     @cached_property
-    def favourite_is_valid(self) -> bool:
-        """Whether the answer given most often keeps the schemas of the tools, right or not."""
+    def favourite_contradicts(self) -> bool:
+        """Whether the answer given most often keeps the schemas of the tools and says something else than the gold.
+
+        To leave out what the gold says is no contradiction: that is what a weak model does most.
+        """
         said, _ = self.favourite
         attempt = next((a for a in self.attempts if a.said == said), None)
-        if said is None or attempt is None:
+        if said is None or attempt is None or all(f.error in LEFT_OUT for f in attempt.verdict.failures):
             return False
         return not schema_failures(parse(attempt.reply.message).calls, read_tools(list(self.question.tools)))
 

@@ -102,11 +102,16 @@ def standing(tried: Tried, standard: Standard) -> Standing:
 
     The deficiency is the share of failed answers; the gold's loss decides among equals. A row is suspect, and scores
     -1, where its gold breaks its own schemas or check; or where no answer met it, the model finds it unlikelier than
-    nearly every gold it does meet, and one of three holds: at least half of the answers are one and the same valid
-    one, of a model that meets most golds of the tools called; or the gold gives an argument a value that the question
-    does not say, where that argument's golds nearly always do, and at least half of the answers agree on a value that
-    it does say; or the words of the question go with another of the tools offered, by the golds of other rows, and
-    fewer than half of the answers call the gold's. A row that was not put to the model scores -2.
+    nearly every gold it does meet, and one of three holds:
+
+    1. at least half of the answers are one and the same valid one, which says something else and not only less, of a
+       model that meets most golds of the tools called;
+    2. the gold gives an argument a value that the question does not say, where that argument's golds nearly always do,
+       and at least half of the answers agree on a value that it does say;
+    3. the words of the question go with another of the tools offered, by the golds of other rows, and fewer than half
+       of the answers call the gold's.
+
+    A row that was not put to the model scores -2.
 
     Source: our own; the first is RHO-loss's idea (Mindermann et al. 2022: high loss may be a bad label) with the
     model's agreement with itself in place of a second model. A model that was never taught a tool agrees with itself
@@ -130,6 +135,6 @@ def _doubt(tried: Tried, standard: Standard) -> str:
     if tried.passed or tried.gold is None or tried.gold.loss <= standard.unlikely:
         return ""
     (said, times), n = tried.favourite, len(tried.attempts)
-    if times >= max(2, AGREE * n) and tried.favourite_is_valid and standard.knows(tools_of(tried)):
+    if times >= max(2, AGREE * n) and tried.favourite_contradicts and standard.knows(tools_of(tried)):
         return f"{times} of {n} answers agree on another: {said}"
     return misquoted(tried, standard.quoted, AGREE) or standard.wording.doubt(tried, AGREE)

@@ -109,6 +109,13 @@ def test_the_standard_is_the_loss_of_golds_that_the_model_met():
     assert Standard.of(missed).unlikely == float("inf")
 
 
+def test_to_leave_out_what_a_gold_says_is_no_contradiction():
+    """The model forgets the nights: a failure to learn from, and no word against the gold. Another city is one."""
+    gold, less = call("book", city="Rome", nights=2), call("book", city="Rome")
+    states = [standing(tried(gold, *[said] * 4, nats=-5.0), Standard(2.0)).state for said in (less, PARIS)]
+    assert states == ["unsolved", "suspect"]
+
+
 def test_a_model_is_no_witness_on_a_tool_whose_golds_it_seldom_meets():
     """It meets every gold of `book` and none of `weather`: its agreement counts on the one and not on the other."""
     weather = call("weather", city="Rome")
