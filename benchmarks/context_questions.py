@@ -73,19 +73,21 @@ def _records(data: Path, patterns: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 
 def parted(rows: list[Question], sizes: Sequence[int]) -> list[list[Question]]:
-    """Parts of these sizes; no text is in two of them.
+    """Parts of these sizes, and what is left; no text is in two of them, so that some rows are in none.
 
     Raises:
         ValueError: there are too few rows.
     """
-    parts: list[list[Question]] = [[] for _ in sizes]
+    parts: list[list[Question]] = [[] for _ in range(len(sizes) + 1)]
+    limits = [*sizes, len(rows)]
     home: dict[str, int] = {}
     for row in rows:
-        short = [i for i, size in enumerate(sizes) if len(parts[i]) < size]
-        if short and home.setdefault(row.text or row.question, short[0]) in short:
-            parts[home[row.text or row.question]].append(row)
-    if any(len(p) < size for p, size in zip(parts, sizes, strict=True)):
-        raise ValueError(f"need {list(sizes)} questions, got {[len(p) for p in parts]}")
+        short = [i for i, size in enumerate(limits) if len(parts[i]) < size]
+        part = home.setdefault(row.text or row.question, short[0])
+        if part in short:
+            parts[part].append(row)
+    if not parts[-1]:
+        raise ValueError(f"need {sum(sizes)} questions and more; got {len(rows)}")
     return parts
 
 

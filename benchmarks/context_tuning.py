@@ -79,8 +79,8 @@ class Experiment:
         self.args = args
         read, closed = questions(args.data, PIECE, 0)
         sizes = [HELD["development"], HELD["test"]]
-        *held_read, self.read = parted(read, [*sizes, len(read) // 2])
-        *held_closed, self.closed = parted(closed, [*sizes, len(closed) // 2])
+        *held_read, self.read = parted(read, sizes)
+        *held_closed, self.closed = parted(closed, sizes)
         at = list(HELD).index(args.held)
         self.held = {"passage": held_read[at], "closed": held_closed[at]}
         self.cut = CutModel(args.model, INDICATOR, UPPER, args.out / "below")
@@ -110,6 +110,8 @@ class Experiment:
     def rows_of(self, seed: int) -> list[Question]:
         """What all arms of a seed learn."""
         rng, n = np.random.default_rng(seed), self.args.rows
+        if min(len(self.read) / 2, len(self.closed)) < n:
+            raise SystemExit(f"--rows must be at most {min(len(self.read) // 2, len(self.closed))}; got {n}")
         own = [self.read[i] for i in rng.permutation(len(self.read))[: 2 * n]]
         less = [self.closed[i] for i in rng.permutation(len(self.closed))[:n]]
         return [*own[:n], *swapped(own[n:], seed), *less]
