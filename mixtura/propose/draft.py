@@ -125,16 +125,18 @@ def _of_clusters(found: Found, taken: set[str]) -> list[Drafted]:
     clusters, count = found.clusters, found.clusters.count
     words = naming.terms(found.requests, clusters.labels, count, TERMS)
     middle = naming.central(clusters.labels, clusters.distance, found.requests, count, CENTRAL)
-    families = _family_names(found)
+    agreed = [_agreed(found, np.flatnonzero(clusters.labels == c)) for c in range(count)]
+    names = [
+        naming.slug([label[1]] if label else words[c][:2], taken, f"cluster_{c}") for c, label in enumerate(agreed)
+    ]
+    actions = _actions(found, names)
     made = []
     for c in range(count):
         members = np.flatnonzero(clusters.labels == c)
-        agreed = _agreed(found, members)
         rows = [found.rows[i] for i in members[:LOOKED_AT]]
-        step = _cluster_step(c, len(members), rows, words[c], [found.ids[i] for i in middle[c]], agreed)
-        name = naming.slug([agreed[1]] if agreed else words[c][:2], taken, f"cluster_{c}")
+        step = _cluster_step(c, len(members), rows, words[c], [found.ids[i] for i in middle[c]], agreed[c])
         shown = [(found.requests[i], as_text(found.rows[i].get("completion") or "")) for i in middle[c]]
-        made.append(Drafted(action=families[c], name=name, step=step, cluster=c, examples=tuple(shown)))
+        made.append(Drafted(action=actions[c], name=names[c], step=step, cluster=c, examples=tuple(shown)))
     return sorted(made, key=lambda d: clusters.families[d.cluster or 0])
 
 
@@ -201,14 +203,15 @@ def _agreed(found: Found, members: np.ndarray) -> tuple[str, str, float] | None:
     return best
 
 
-def _family_names(found: Found) -> list[str]:
-    """Each cluster's action, named by the terms of the whole family."""
-    families = found.clusters.families
-    count = int(families.max()) + 1
-    words = naming.terms(found.requests, families[found.clusters.labels], count, 2)
-    taken: set[str] = {"annotate"}
-    names = [naming.slug(w, taken, f"family_{i}") for i, w in enumerate(words)]
-    return [names[f] for f in families]
+def _actions(found: Found, names: Sequence[str]) -> list[str]:
+    """Each cluster's action, by the name of the largest step of its family: terms of many steps together name none."""
+    families, sizes = found.clusters.families, np.bincount(found.clusters.labels, minlength=len(names))
+    largest: dict[int, int] = {}
+    for c in np.argsort(-sizes, kind="stable").tolist():
+        largest.setdefault(int(families[c]), c)
+    taken = {"annotate"}
+    called = {family: naming.slug([names[c]], taken, f"family_{family}") for family, c in largest.items()}
+    return [called[int(family)] for family in families]
 
 
 def _shown(found: Found, column: Column) -> list[tuple[str, str]]:

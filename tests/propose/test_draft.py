@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from mixtura.cli.app import app
 from mixtura.propose import cluster, columns, naming
-from mixtura.propose.draft import Found, draft
+from mixtura.propose.draft import Found, _actions, draft
 from mixtura.propose.wordings import WORDINGS
 from mixtura.tasks import pool
 
@@ -100,6 +100,13 @@ def clustered(rows: list[dict], labels: list[int]) -> Found:
         c,
         columns.detect(rows),
     )
+
+
+def test_an_action_bears_the_name_of_its_largest_step():
+    """Clusters 0 and 1 are one family, 2 another; 1 has the most rows of its own."""
+    found = clustered([row(i) for i in range(10)], [0, 0, 0, 1, 1, 1, 1, 2, 2, 2])
+    found.clusters.families[:] = [0, 0, 1]
+    assert _actions(found, ["causes", "symptoms", "annotate"]) == ["symptoms", "symptoms", "annotate_2"]
 
 
 @pytest.mark.parametrize(
