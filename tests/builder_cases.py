@@ -219,11 +219,11 @@ def toolstate_case(n: int = 30) -> Case:
     )
 
 
-def render_case() -> Case:
+def render_case(n: int = 60) -> Case:
     """Reviews in two clouds of vectors; a third of them with a label."""
     rng = np.random.default_rng(4)
-    side = rng.integers(0, 2, 60)
-    vectors = unit(rng.normal(0, 0.5, (60, 4)) + np.where(side, 1, -1)[:, None] * np.eye(4)[0])
+    side = rng.integers(0, 2, n)
+    vectors = unit(rng.normal(0, 0.5, (n, 4)) + np.where(side, 1, -1)[:, None] * np.eye(4)[0])
     rows = [made_row(i, text=f"review {i}", meta={"label": str(s)} if i % 3 == 0 else None) for i, s in enumerate(side)]
     return Case(shard_of(rows, vectors), {"label": "{label}", "words": {"0": "terrible", "1": "great"}})
 
