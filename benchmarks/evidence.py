@@ -6,8 +6,8 @@
 
 DIR holds the unpacked real data (see `evidence_corpus`). A small model is pre-trained on the reference; for each
 target, budget and seed it is warmed up on the picks of each selector at equal tokens, then fine-tuned on a few rows of
-the target. Cells that are in WORK already are not run again. `--large` trains a model of 50 million parameters: for a
-GPU.
+the target. Cells that are in WORK already are not run again, nor are arms whose picks are those of an earlier run.
+`--large` trains a model of 50 million parameters: for a GPU.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from mixtura.probe.experiment import BASE, run
 from mixtura.probe.learner import prepare
 from mixtura.recipe import Probe, Recipe, TinyModel
 from mixtura.stages.plan import Plan, Settings
+from mixtura.store import Store
 from mixtura.trainer.mixture import as_rows
 
 SMALL = Probe(
@@ -89,7 +90,8 @@ def cell(target: str, budget: int, folder: Path, model: Path, spec: Probe, seeds
     with (plan := Plan.of(recipe, settings)).workers:
         trials = [draw(plan, seed) for seed in range(1, seeds + 1)]
     drawn = time.perf_counter()
-    told = run(model, spec, trials, lambda line: print(f"{target} {budget:,}  {line}", flush=True))
+    losses = Store(folder / "losses")
+    told = run(model, spec, trials, losses, lambda line: print(f"{target} {budget:,}  {line}", flush=True))
     return {
         "target": target,
         "budget": budget,

@@ -17,15 +17,15 @@ import polars as pl
 
 from mixtura.pipeline.hashing import keys
 from mixtura.probe.arms import UNIFORM, Arm, Trial
+from mixtura.probe.course import STAGES, Course, measure
 from mixtura.probe.intervals import bits_per_byte, difference, holm
 from mixtura.probe.learner import Learner
 from mixtura.recipe import Probe
 from mixtura.rows import plain_text
-from mixtura.trainer.encode import Encoded
+from mixtura.store import Store
 from mixtura.trainer.mixture import as_rows
 
 BASE = "no warm-up"
-STAGES = ("warmed", "tuned", "kept")  # target after the warm-up; after fine-tuning; reference after the warm-up
 
 
 @dataclass
@@ -37,7 +37,7 @@ class Measured:
 
 
 def run(
-    model: Path | str, spec: Probe, trials: list[Trial], tell: Callable[[str], None] = lambda _: None
+    model: Path | str, spec: Probe, trials: list[Trial], store: Store, tell: Callable[[str], None] = lambda _: None
 ) -> dict[str, Any]:
     """Measure every arm of every trial.
 
@@ -45,6 +45,7 @@ def run(
         model: folder or name of the causal LM that all start from.
         spec: the probe's settings.
         trials: one for each seed, with the same arms.
+        store: keeps the losses of an arm by its content, so that a change of one selection costs that one alone.
         tell: told a line when an arm is done.
 
     Returns:
@@ -53,24 +54,22 @@ def run(
     """
     learner = Learner(model, spec)
     first = trials[0]
-    yardsticks = {
-        "target": learner.encode(as_rows(first.heldout)),
-        "kept": learner.encode(as_rows(first.reference_heldout)),
-    }
+    target, kept = (learner.encode(as_rows(rows)) for rows in (first.heldout, first.reference_heldout))
     encoded = {(t.seed, a.name): learner.encode(as_rows(a.rows)) for t in trials for a in t.arms}
     tokens = min(e.counts.tokens for e in encoded.values()) // spec.batch_tokens * spec.batch_tokens
     tokens = max(tokens, spec.batch_tokens)
     found: dict[str, Measured] = {}
     for trial in trials:
         tuning = learner.encode(as_rows(_tuning_rows(trial, spec)))
+        course = Course(target, kept, tuning, tokens, trial.seed)
         for arm in (None, *trial.arms):
             name = arm.name if arm else BASE
             measured = found.setdefault(name, Measured())
-            learner.reset()
+            nats = measure(learner, store, course, encoded[trial.seed, name] if arm else None)
+            for stage in STAGES:
+                measured.nats[stage].append(nats[stage])
             if arm:
-                learner.train(encoded[trial.seed, name], tokens, rate=spec.learning_rate, seed=trial.seed)
                 measured.facts.append(_facts(arm, trial))
-            _measure(learner, spec, yardsticks, tuning, trial.seed, measured)
             bits = bits_per_byte(measured.nats["warmed"][-1], _sizes(first.heldout))
             tell(f"seed {trial.seed}  {name:24} {bits:.4f} bits per byte")
     sizes = {"warmed": _sizes(first.heldout), "kept": _sizes(first.reference_heldout)}
@@ -82,15 +81,6 @@ def run(
         "finetune_rows": min(spec.finetune_rows, first.target.height),
         "arms": {name: _told(name, found, sizes) for name in found},
     }
-
-
-def _measure(
-    learner: Learner, spec: Probe, yardsticks: dict[str, Encoded], tuning: Encoded, seed: int, measured: Measured
-) -> None:
-    measured.nats["warmed"].append(learner.losses(yardsticks["target"]))
-    measured.nats["kept"].append(learner.losses(yardsticks["kept"]))
-    learner.train(tuning, spec.finetune_epochs * tuning.counts.tokens, rate=spec.learning_rate, seed=seed)
-    measured.nats["tuned"].append(learner.losses(yardsticks["target"]))
 
 
 def _told(name: str, found: dict[str, Measured], sizes: dict[str, np.ndarray]) -> dict[str, Any]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +70,15 @@ class Learner:
         self.chat = Chat(self.loaded.tokenizer)
         self.together = keeps_documents_apart(self.model, self.device)
         self.start = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the first weights; of the tokenizer, the token ids of what is encoded tell."""
+        known = hashlib.sha256()
+        for name, weight in self.start.items():
+            known.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
+            known.update(weight.cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        return known.hexdigest()
 
     def encode(self, rows: Sequence[Row]) -> Encoded:
         """Token ids; of conversations only answers are trained on."""

@@ -10,14 +10,13 @@ from typing import Any
 
 from mixtura.pipeline.summary import ArmFacts, EvidenceFacts
 from mixtura.probe.arms import UNIFORM, Trial, draw, probed
+from mixtura.probe.course import LIBRARIES
 from mixtura.probe.experiment import run
 from mixtura.probe.learner import prepare
 from mixtura.recipe import Probe, TinyModel, digest
 from mixtura.stages.plan import Plan
 from mixtura.store import code_version, write_synced
 from mixtura.trainer.mixture import as_rows
-
-LIBRARIES = ("torch", "transformers", "tokenizers", "numpy")
 
 
 def probe(plan: Plan, tell: Callable[[str], None] = lambda _: None) -> EvidenceFacts:
@@ -35,7 +34,7 @@ def probe(plan: Plan, tell: Callable[[str], None] = lambda _: None) -> EvidenceF
     with plan.workers:
         trials = [draw(arms, plan.recipe.seed + i) for i in range(spec.seeds)]
     folder = _model(plan, spec, trials[0])
-    found = run(folder, spec, trials, tell)
+    found = run(folder, spec, trials, plan.store, tell)
     evidence = EvidenceFacts(
         model=_named(spec, plan),
         tokens=found["tokens"],

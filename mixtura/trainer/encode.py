@@ -8,6 +8,7 @@ sequence loses its end, and is counted.
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -66,6 +67,14 @@ class Encoded:
     def __getitem__(self, document: int) -> tuple[np.ndarray, np.ndarray]:
         part = slice(self.starts[document], self.starts[document + 1])
         return self.tokens[part], self.trained[part]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the arrays."""
+        known = hashlib.sha256()
+        for array in (self.tokens, self.trained, self.starts, self.rows):
+            known.update(f"{array.dtype} {array.shape}".encode() + array.tobytes())
+        return known.hexdigest()
 
     def length(self, document: int) -> int:
         """Tokens of one document."""

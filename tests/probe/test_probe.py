@@ -90,6 +90,21 @@ def test_the_mixture_is_written_with_what_was_measured(measured):
     assert other.summary.evidence is None  # another recipe was not probed
 
 
+def test_a_changed_selection_is_trained_alone_and_measures_as_if_all_were(measured, tmp_path):
+    path, evidence, _ = measured
+    near = {"selector": "nearest", "pick": {"budget_tokens": 4_000}}
+    both = recipe_file.build({**RECIPE, "select": [*RECIPE["select"], near]})
+    kept = path.parent / ".mixtura" / "probe-losses"
+    before = set(kept.rglob("*.npy"))
+    again = probe(plan_of(path, select=both.select))
+    assert len(before) == 2 * 3 * 3  # seeds × (no warm-up, nudge, uniform) × stages
+    assert len(set(kept.rglob("*.npy")) - before) == 2 * 1 * 3  # nearest alone
+    fresh = Settings(base=str(path.parent), workers=1, store=str(tmp_path / "fresh"))
+    anew = probe(Plan.of(recipe_file.load(path).model_copy(update={"select": both.select}), fresh))
+    assert again == anew
+    assert {a.name: a.warmed for a in evidence.arms}.items() <= {a.name: a.warmed for a in again.arms}.items()
+
+
 def test_the_model_begins_anew_for_every_arm_and_losses_add_up(tmp_path):
     spec = Probe(**RECIPE["probe"])
     rows = [Row(text=f"{i} alpha beta gamma delta " * (1 + 9 * (i % 3))) for i in range(12)]
