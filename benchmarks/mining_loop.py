@@ -35,6 +35,9 @@ ARMS = {
     "verified": {"by": "verified"},
     "perplexity": {"by": "perplexity"},
     "random": {"by": "random"},
+    "verified, answers": {"by": "verified", "learn": "answers"},
+    "perplexity, answers": {"by": "perplexity", "learn": "answers"},
+    "random, answers": {"by": "random", "learn": "answers"},
 }
 MORE = "right answers"  # the control that learns no pairs: the warm-up's rows again, at as many tokens
 
@@ -104,7 +107,7 @@ def recipe(name: str, model: str, seed: int, spec: argparse.Namespace, **mine: A
         },
         "mine": {
             "heldout_tools": 0.1, "samples": 4, "max_tokens": 40, "stop": False, "steps": spec.steps,
-            "pairs": spec.pairs, "rows": spec.tried, **mine,
+            "pairs": spec.pairs, "rows": spec.tried, "learning_rate": spec.answers_rate, **mine,
         },
     }  # fmt: skip
 
@@ -207,6 +210,7 @@ def main() -> None:
     parser.add_argument("--beta", type=float, default=None)
     parser.add_argument("--rate", type=float, default=2e-4)
     parser.add_argument("--more-rate", type=float, default=2e-4)
+    parser.add_argument("--answers-rate", type=float, default=5e-4)
     parser.add_argument("--nll", type=float, default=1.0)
     parser.add_argument("--arms", nargs="*", default=[*ARMS, MORE])
     parser.add_argument("--quick", action="store_true")

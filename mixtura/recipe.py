@@ -455,6 +455,14 @@ class Mine(Model):
         description="Of by: verified: search the rows that fail for near misses, such as {by: tree, step: argument}; "
         "null: pairs come from the answers that were sampled anyway.",
     )
+    learn: Literal["pairs", "answers"] = Field(
+        default="pairs",
+        description="What a round trains on: 'pairs', against the wrong answers, with the settings of "
+        "train.preference; 'answers': their right ones alone, as any supervised rows.",
+    )
+    learning_rate: Positive | None = Field(
+        default=None, description="Of learn: answers: peak of a round; by default train.learning_rate, the warm-up's."
+    )
     share: Share = Field(default=0.3, description="Of by: perplexity: the share of rows that surprises most.")
     pairs: PositiveInt = Field(default=2_000, description="Pairs of a round at most, chosen by hash.")
     samples: PositiveInt = Field(default=8, description="Answers to each row; more find rarer failures.")

@@ -147,6 +147,15 @@ def test_templates_insert_and_do_nothing_else():
             shape(record, {"text": pattern})
 
 
+def test_rows_inside_an_array_of_the_record_are_pointed_out():
+    with pytest.raises(
+        Misfit, match=r"The rows are in 'examples': set format: json and options: \{records: examples\}$"
+    ):
+        shape({"canary": "x", "examples": [{"input": "a", "target": "b"}]}, {"prompt": "input", "completion": "target"})
+    with pytest.raises(Misfit, match=r"has \['examples'\]$"):  # an array without that column is no advice
+        shape({"examples": [1]}, {"text": "input"})
+
+
 def test_a_mapped_column_that_is_missing_names_the_nearest():
     with pytest.raises(Misfit, match=r"columns\.text names column 'txt', .* Nearest: 'text'"):
         shape({"text": "a"}, {"text": "txt"})

@@ -168,6 +168,10 @@ def _cost(plan: Plan, estimates: list[Estimate], seconds: dict[str, float], stor
         f"about {sum(took.values()):,.0f} s with {settings.workers} workers ({parts}), plus dedup and other scores"
     )
     console.print(f"about {stored * rows / 1e6:,.0f} MB of artefacts, {peak / 1024:.1f} GiB of memory at most")
+    for build in plan.recipe.build:
+        if build.options.get("model") and recipe_file.builder_of(build).needs.generator:
+            asked = sum(e.rows * e.kept for e in estimates if e.name in build.sources)
+            console.print(f"`{build.word}` asks a model about {asked:,.0f} rows: not in this time, it can be hours")
 
 
 def _warnings(recipe: Recipe, estimates: list[Estimate]) -> list[str]:

@@ -31,6 +31,16 @@ def answers(items: Sequence[Item]) -> list[dict[str, Any]]:
     ]
 
 
+def rights(pairs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Pairs without their wrong answers: conversations that end with the right one, equal ones once."""
+    found = {}
+    for pair in pairs:
+        rest = {k: v for k, v in pair.items() if k not in ("prompt", "chosen", "rejected")}
+        made = {"messages": [*pair["prompt"], *pair["chosen"]], **rest}
+        found.setdefault(json.dumps([made["messages"], pair["tools"]], sort_keys=True), made)
+    return list(found.values())
+
+
 def mixture(plan: Plan, folder: Path, name: str, records: Sequence[Mapping[str, Any]]) -> Published:
     """Write records beside the mixture that is made of them.
 

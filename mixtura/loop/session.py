@@ -21,7 +21,7 @@ from mixtura.errors import InputError
 from mixtura.loop.cast import Cast, Item, cast
 from mixtura.loop.finding import found_pairs, search_of
 from mixtura.loop.measure import Change, Passed, kept, measure
-from mixtura.loop.mixing import answers, mixture
+from mixtura.loop.mixing import answers, mixture, rights
 from mixtura.loop.pairs import Paired
 from mixtura.loop.policy import Policy, start
 from mixtura.loop.report import render
@@ -133,8 +133,11 @@ class Session:
         paired: Paired = self.step(f"mine {name}", found_pairs, policy, who.train, self.spec, self.search, seed)
         if not paired.pairs:
             return None
-        made = self.step(f"mix {name}", mixture, self.plan, folder, f"{self.plan.recipe.name}-{name}", paired.pairs)
-        train = self.plan.recipe.train.model_copy(update={"steps": self.spec.steps, "epochs": 1.0})
+        records = rights(paired.pairs) if self.spec.learn == "answers" else paired.pairs
+        made = self.step(f"mix {name}", mixture, self.plan, folder, f"{self.plan.recipe.name}-{name}", records)
+        train = self.plan.recipe.train
+        rate = self.spec.learning_rate or train.learning_rate  # preference has a rate of its own
+        train = train.model_copy(update={"steps": self.spec.steps, "epochs": 1.0, "learning_rate": rate})
         facts = self._train(name, made.folder, str(source), train)
         after = Policy(folder / "model", self.plan.recipe.train, self.replies)
         measured = self._measure(after, who)

@@ -189,10 +189,9 @@ class _Field:
             return self.template % tuple([v if type(v) is str else _inserted(v) for v in found])
         except KeyError as e:
             missing = str(e.args[0])
-            advice = nearest(missing, value)
-            raise Misfit(
-                "missing-column", f"{self.key} names column {missing!r}, but the record has {sorted(value)}. {advice}"
-            ) from e
+            said = f"{self.key} names column {missing!r}, but the record has {sorted(value)}"
+            advice = _within(missing, value) or nearest(missing, value)
+            raise Misfit("missing-column", f"{said}. {advice}" if advice else said) from e
 
     def text(self, value: Value, *, blank: bool = False) -> str:
         """The same as text; with `blank`, null and missing become ''.
@@ -227,6 +226,13 @@ def _only_texts(found: list[Any]) -> list[str]:
     if set(map(type, found)) <= {str}:
         return found
     raise TypeError("other than text")
+
+
+def _within(column: str, value: Value) -> str:
+    """Advice where the record is a whole file whose array holds the rows; else ''."""
+    holds = (k for k, v in value.items() if isinstance(v, list) and v and isinstance(v[0], dict) and column in v[0])
+    found = next(holds, None)
+    return f"The rows are in {found!r}: set format: json and options: {{records: {found}}}" if found else ""
 
 
 def _inserted(value: Any) -> str:

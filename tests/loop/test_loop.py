@@ -23,6 +23,7 @@ from mixtura.generation.contract import Reply
 from mixtura.loop.cast import cast
 from mixtura.loop.finding import drawn
 from mixtura.loop.measure import Change, Passed, kept
+from mixtura.loop.mixing import rights
 from mixtura.loop.pairs import searched, unjudged, verified
 from mixtura.loop.session import mine
 from mixtura.mining.attempts import Tried, broken, judged
@@ -211,6 +212,30 @@ def test_pairs_of_the_round_are_what_they_say(mined):
         question = CHECK.question(Options(), {"messages": [*pair.prompt, *right], "tools": pair.tools})
         assert question.judge(pair.chosen[0]).passed
         assert not question.judge(pair.rejected[0]).passed
+
+
+def test_a_round_may_learn_the_right_answers_alone(mined):
+    """The same rows and right answers as the pairs of the round, each once, and no wrong one."""
+    path, facts, _ = mined
+    recipe = recipe_file.load(path)
+    changed = recipe.mine.model_copy(update={"learn": "answers", "learning_rate": 1e-3})
+    other = recipe.model_copy(update={"name": "answers", "mine": changed})
+    alone = mine(Plan.of(other, Settings(base=str(path.parent), workers=1)))
+    one, two = (Path(f["folder"]) / "round-1" for f in (facts, alone))
+    pairs, answers = ([json.loads(x) for x in (f / "rows.jsonl").read_text().splitlines()] for f in (one, two))
+    assert [[*p["prompt"], *p["chosen"]] for p in pairs] == [a["messages"] for a in answers]
+    assert not {"rejected", "chosen", "prompt"} & set().union(*answers)
+    assert alone["stages"][0]["digest"] == facts["stages"][0]["digest"]
+    assert alone["stages"][1]["digest"] != facts["stages"][1]["digest"]
+    steps = [json.loads(x) for x in (two / "model" / "metrics.jsonl").read_text().splitlines()]
+    assert max(x.get("learning_rate", 0) for x in steps) <= 1e-3
+
+
+def test_equal_right_answers_of_several_pairs_are_learned_once():
+    pair = {"prompt": [{"role": "user", "content": "q"}], "tools": None, "about": {"row": "a"}}
+    made = rights([{**pair, "chosen": [{"content": c}], "rejected": [{"content": r}]} for c, r in ("xy", "xz", "yz")])
+    assert [m["messages"][-1]["content"] for m in made] == ["x", "y"]
+    assert made[0] == {"messages": [*pair["prompt"], {"content": "x"}], "tools": None, "about": {"row": "a"}}
 
 
 @pytest.mark.filterwarnings(r"ignore:`\w*gradient_checkpointing\w*` is deprecated:FutureWarning")
