@@ -126,22 +126,21 @@ def per_row(n: Ngrams, word: np.ndarray, pair: np.ndarray) -> tuple[np.ndarray, 
     return np.diff(total) / NAT, 2 * words - (words > 0)
 
 
-def mean_log_weights(texts: pl.Series, ratio: np.ndarray) -> np.ndarray:
-    """f64[rows], nats per n-gram of each text; a text without a word has the lowest there is.
+def log_weights(texts: pl.Series, ratio: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Nats of each text's n-grams in all, f64[rows], and how many there are, i64[rows].
 
     Args:
         texts: of the rows.
         ratio: i64[buckets], of `log_ratio`.
     """
-    found = [np.zeros(0)]
-    for n in ngrams(texts, len(ratio)):
-        weight, count = per_row(n, ratio[n.word], np.where(n.paired, ratio[n.pair], 0))
-        found.append(np.where(count > 0, weight / np.maximum(count, 1), ratio.min() / NAT))
-    return np.concatenate(found)
+    found = [(np.zeros(0), np.zeros(0, np.int64))]
+    found += [per_row(n, ratio[n.word], np.where(n.paired, ratio[n.pair], 0)) for n in ngrams(texts, len(ratio))]
+    weight, count = (np.concatenate(x) for x in zip(*found, strict=True))
+    return weight, count
 
 
 def held_out_log_weights(texts: pl.Series, present: np.ndarray, pseudo_count: float) -> np.ndarray:
-    """f64[rows], what `mean_log_weights` would be of each wanted text were it not among the wanted; 0 without a word.
+    """f64[rows], nats per n-gram of each wanted text were it not among the wanted; 0 without a word.
 
     Args:
         texts: all that is wanted.
