@@ -16,6 +16,7 @@ CORE = {"errors", "recipe", "recipe_file", "registry", "rows", "store", "verdict
 # part → parts that it may import beside itself
 MAY = {
     "core": CORE,
+    "recipe": set(),
     "pipeline": CORE - {"recipe_file"},
     "generation": {*(CORE - {"recipe_file"}), "pipeline"},
     "toolcalls": {"errors", "verdict"},

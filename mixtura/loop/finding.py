@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from mixtura import recipe_file
 from mixtura.loop.cast import Item
-from mixtura.loop.pairs import Paired, searched, unjudged, verified
+from mixtura.loop.pairs import Paired, golds, searched, unjudged, verified
 from mixtura.loop.policy import Policy
 from mixtura.mining.attempts import Sampling, ask_of, attempt
 from mixtura.mining.standing import Standard
@@ -41,6 +41,8 @@ def found_pairs(policy: Policy, rows: Sequence[Item], spec: Mine, search: Search
     else:
         if spec.by == "perplexity":
             items = surprising(policy, items, spec.share)
+        if spec.learn == "answers":  # the right ones are known: nothing is asked
+            return golds(items[: spec.pairs])
         items = items[: 2 * spec.pairs]  # some will have no other answer
         paired = unjudged(items, attempt(policy.model, [i.question for i in items], sampling))
     over = len(paired.pairs) - spec.pairs

@@ -92,6 +92,11 @@ def unjudged(items: Sequence[Item], tried: Sequence[Tried]) -> Paired:
     return Paired(tuple(pairs), dict(without))
 
 
+def golds(items: Sequence[Item]) -> Paired:
+    """Right answers of rows without looking at what the model says: pairs whose rejected side is empty."""
+    return Paired(tuple(_record(item, None, None) for item in items), {})
+
+
 def _most_frequent(attempts: Sequence[Attempt]) -> Attempt | None:
     """The answer given most often among the complete ones; ties go to the likelier, then to the alphabet."""
     whole = [a for a in attempts if a.reply.finish == "stop" and a.reply.text.strip()]
@@ -103,20 +108,20 @@ def _log_p(attempt: Attempt) -> float:
     return attempt.reply.log_probability if attempt.reply.log_probability is not None else float("-inf")
 
 
-def _record(item: Item, chosen: Attempt | None, rejected: Attempt, **known: Any) -> Record:
+def _record(item: Item, chosen: Attempt | None, rejected: Attempt | None, **known: Any) -> Record:
     question = item.question
     about = {
         "row": item.id,
         "on_policy": chosen is not None,
-        "error": rejected.verdict.kind,
+        "error": rejected.verdict.kind if rejected else None,
         "chosen_log_p": chosen.reply.log_probability if chosen else None,
-        "rejected_log_p": rejected.reply.log_probability,
+        "rejected_log_p": rejected.reply.log_probability if rejected else None,
         **known,
     }
     return {
         "prompt": [dict(m) for m in question.prompt],
         "chosen": [_turn(chosen.reply.message) if chosen else dict(question.gold)],
-        "rejected": [_turn(rejected.reply.message)],
+        "rejected": [_turn(rejected.reply.message)] if rejected else [],
         "tools": json.dumps(list(question.tools), ensure_ascii=False) if question.tools else None,
         **item.about,
         "about": about,

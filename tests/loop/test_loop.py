@@ -19,15 +19,16 @@ from mixtura import recipe_file
 from mixtura.checks.tool_calls import CHECK
 from mixtura.checks.tool_calls import Spec as Options
 from mixtura.errors import InputError
-from mixtura.generation.contract import Reply
+from mixtura.generation.contract import Likelihood, Reply
 from mixtura.loop.cast import cast
-from mixtura.loop.finding import drawn
+from mixtura.loop.finding import drawn, found_pairs
 from mixtura.loop.measure import Change, Passed, kept
 from mixtura.loop.mixing import rights
 from mixtura.loop.pairs import searched, unjudged, verified
 from mixtura.loop.session import mine
 from mixtura.mining.attempts import Tried, broken, judged
 from mixtura.mining.standing import Standard
+from mixtura.recipe import Mine
 from mixtura.search.explore import Search
 from mixtura.stages.plan import Plan, Settings
 from mixtura.store import file_digest
@@ -229,6 +230,27 @@ def test_a_round_may_learn_the_right_answers_alone(mined):
     assert alone["stages"][1]["digest"] != facts["stages"][1]["digest"]
     steps = [json.loads(x) for x in (two / "model" / "metrics.jsonl").read_text().splitlines()]
     assert max(x.get("learning_rate", 0) for x in steps) <= 1e-3
+
+
+@pytest.mark.parametrize("by", ["random", "perplexity"])
+def test_rows_to_compare_with_are_drawn_whatever_the_model_says(parts, by):
+    """By answers alone no row is passed over for being right already, and nothing is asked of the model."""
+
+    class Policy:
+        model = Scripted()
+
+    surprise = {i.question.prompt[-1]["content"]: n for n, i in enumerate(parts.train)}
+
+    def likelihoods(asks, answers):
+        return [Likelihood(-float(surprise[a.messages[-1]["content"]]), 1) for a in asks]
+
+    Policy.model.likelihoods = likelihoods
+    spec = Mine(by=by, learn="answers", pairs=7, share=1.0)
+    found = found_pairs(Policy(), parts.train, spec, None, 3)
+    want = drawn(parts.train, None, 3) if by == "random" else parts.train[::-1]
+    assert [p["about"]["row"] for p in found.pairs] == [i.id for i in want[:7]]
+    assert [p["chosen"] for p in found.pairs] == [[dict(i.question.gold)] for i in want[:7]]
+    assert Policy.model.asked == []
 
 
 def test_equal_right_answers_of_several_pairs_are_learned_once():
