@@ -37,6 +37,11 @@ class Spec(options.Spec):
         default=PARAPHRASE,
         description="Second ask, where the first answer is wrong; {request} and {gold} are inserted.",
     )
+    paraphrase_share: Annotated[float, Field(ge=0.0, le=1.0)] = Field(
+        default=0.5,
+        description="A paraphrase with fewer than this share of the gold's characters is wrong, whatever the check "
+        "says: it gives the result and leaves out what leads to it. 0 takes any.",
+    )
     max_answer_tokens: PositiveInt = Field(default=512, description="Longest answer; one that is cut off is wrong.")
     temperature: Annotated[float, Field(ge=0.0, le=2.0)] = Field(
         default=0.0, description="0 takes the likeliest answer; the paper does not say."
@@ -62,7 +67,9 @@ class SelfAnswer:
 
     Differs: the judge is a named check, so that who judged is written down; replies that were cut off are wrong; each
     row says where its target comes from, who made and judged it, and how likely gold and own answer were. The
-    paraphrase is judged by the same check as the answer. The wording of its prompt is ours: the paper's is unknown.
+    paraphrase is judged by the same check as the answer, and is wrong where it is far shorter than the gold: a small
+    model's of GSM8K were mostly bare results, which a check of numbers passes. The wording of its prompt is ours: the
+    paper's is unknown.
     """
 
     name: ClassVar[str] = "selfanswer"
@@ -104,8 +111,7 @@ class SelfAnswer:
             setattr(t, what, reply)
 
     def _add(self, spec: Spec, built: Built, t: _Try, about: dict[str, Any]) -> None:
-        sources = [("self", t.own), ("paraphrase", t.paraphrase)]
-        found = next(((name, r) for name, r in sources if r is not None and _right(t, r)), None)
+        found = _chosen(spec, t)
         about |= {"own_finish": t.own.finish} if t.own else {}
         if found is None and not spec.gold:
             return built.refuse(t.row, "wrong-twice", "neither its answer nor its paraphrase passed")
@@ -124,6 +130,20 @@ class SelfAnswer:
 def _tries(spec: Spec, built: Built, shard: Shard) -> Iterable[_Try]:
     for row, question in questions(spec, built, shard.rows.iter_rows(named=True)):
         yield _Try(row, question, Ask.of(row["messages"][:-1], row.get("tools")))
+
+
+def _chosen(spec: Spec, t: _Try) -> tuple[str, Reply] | None:
+    """The own answer if it is right, else the paraphrase if that is and says as much as the gold."""
+    if t.own is not None and _right(t, t.own):
+        return "self", t.own
+    if t.paraphrase is not None and _right(t, t.paraphrase) and _whole(spec, t.row["messages"][-1], t.paraphrase):
+        return "paraphrase", t.paraphrase
+    return None
+
+
+def _whole(spec: Spec, gold: Mapping[str, Any], reply: Reply) -> bool:
+    """Calls of tools are whole if they are right."""
+    return bool(reply.calls) or len(reply.text.strip()) >= spec.paraphrase_share * len((gold["content"] or "").strip())
 
 
 def _right(t: _Try, reply: Reply | None) -> bool:

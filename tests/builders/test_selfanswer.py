@@ -54,6 +54,16 @@ def test_a_judge_that_never_is_leaves_the_gold_after_two_replies_a_row():
     assert len(model.asked) == 12
 
 
+@pytest.mark.parametrize(("share", "source"), [(0.5, "gold"), (0.1, "paraphrase"), (0.0, "paraphrase")])
+def test_a_paraphrase_that_is_the_bare_result_is_not_the_gold_in_other_words(share, source):
+    gold = "Half of the 40 eggs are 20, and 3 of them break, so that 17 are left. #### 17"
+    model = Scripted(lambda ask: "It is 17." if is_paraphrase(ask) else "no idea")
+    rows = [made_row(0, messages=conversation("How many eggs?", gold))]
+    (built,) = run("selfanswer", Case(shard_of(rows), OPTIONS | {"paraphrase_share": share}, generator=model))
+    assert [about(r)["target_source"] for r in built.rows] == [source]
+    assert built.rows[0]["messages"][-1]["content"] == (gold if source == "gold" else "It is 17.")
+
+
 def test_the_papers_three_sources_in_one_run():
     """Own answers to 0 and 1 are right, paraphrases of 2 and 3; 4 and 5 keep the gold."""
 
