@@ -20,15 +20,18 @@ def test_planted_variances_are_found(spread: float, noise: float):
     assert doubt_of(deviation, count) == pytest.approx((noise / spread) ** 2, rel=0.1)
 
 
-@given(st.lists(st.tuples(st.floats(-9, 9), st.integers(0, 400)), min_size=1, max_size=30), st.floats(0.01, 100))
-def test_the_doubt_is_bounded_and_of_no_unit(rows: list[tuple[float, int]], unit: float):
+DEVIATIONS = st.integers(-9000, 9000).map(lambda n: n / 1000)
+
+
+@given(st.lists(st.tuples(DEVIATIONS, st.integers(0, 400)), min_size=1, max_size=30), st.floats(1e-3, 1e3))
+def test_the_doubt_is_bounded_and_of_no_unit_or_order(rows: list[tuple[float, int]], unit: float):
     deviation, count = (np.array(x) for x in zip(*rows, strict=True))
     if not count.any():
         return
     doubt = doubt_of(deviation, count)
     assert 0 <= doubt <= np.median(count[count > 0])
-    order = np.arange(len(count))[::-1]
-    assert doubt_of(deviation[order], count[order]) == pytest.approx(doubt, rel=1e-6, abs=1e-6)
+    assert doubt_of(unit * deviation, count) == pytest.approx(doubt, rel=1e-5, abs=1e-5)
+    assert doubt_of(deviation[::-1], count[::-1]) == pytest.approx(doubt, rel=1e-5, abs=1e-5)
 
 
 def test_lengths_that_do_not_differ_tell_nothing():

@@ -141,9 +141,12 @@ def doubt_of(deviation: np.ndarray, count: np.ndarray) -> float:
         count: i64[n], observations behind each, some above 0; those without any are left out.
     """
     squared, inverse = deviation[count > 0] ** 2, 1.0 / count[count > 0]
+    most = float(np.median(count[count > 0]))
+    if not squared.any():
+        return most
+    squared = squared / squared.mean()  # so that the answer is of no unit
     terms = np.stack([np.ones_like(inverse), inverse], axis=1)
     weight = np.ones_like(inverse)
-    most = float(np.median(count[count > 0]))
     spread = noise = 0.0
     for _ in range(FITS):
         (spread, noise), _ = nnls(terms * weight[:, None], squared * weight)
