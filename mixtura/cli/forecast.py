@@ -18,7 +18,7 @@ from mixtura.pipeline import scoring, tables
 from mixtura.pipeline.contract import Shard
 from mixtura.pipeline.ingest import SampledRows, sample_rows
 from mixtura.pipeline.locate import locate
-from mixtura.recipe import Recipe, Selection
+from mixtura.recipe import Build, Recipe, Selection
 from mixtura.rows import content_id, plain_text
 from mixtura.rows import table as row_table
 from mixtura.stages import choose
@@ -170,8 +170,15 @@ def _cost(plan: Plan, estimates: list[Estimate], seconds: dict[str, float], stor
     console.print(f"about {stored * rows / 1e6:,.0f} MB of artefacts, {peak / 1024:.1f} GiB of memory at most")
     for build in plan.recipe.build:
         if build.options.get("model") and recipe_file.builder_of(build).needs.generator:
-            asked = sum(e.rows * e.kept for e in estimates if e.name in build.sources)
-            console.print(f"`{build.word}` asks a model about {asked:,.0f} rows: not in this time, it can be hours")
+            console.print(f"{build.word!r} asks a model about {_asked(build, estimates)}: on top of that, maybe hours")
+
+
+def _asked(build: Build, estimates: list[Estimate]) -> str:
+    """The rows that a build reads, in words; what another build makes is not known before it is made."""
+    rows = sum(e.rows * e.kept for e in estimates if e.name in build.sources)
+    made = [name for name in build.sources if name not in {e.name for e in estimates}]
+    counted = [f"{rows:,.0f} rows"] if rows else []
+    return " and ".join(counted + [f"all that {name!r} makes" for name in made])
 
 
 def _warnings(recipe: Recipe, estimates: list[Estimate]) -> list[str]:

@@ -98,3 +98,26 @@ def test_check_times_a_language_model_on_a_few_rows_and_writes_nothing(tmp_path)
     )
     assert times, said
     assert sorted(p.name for p in tmp_path.iterdir()) == before
+
+
+def test_check_says_which_builds_ask_a_model_and_about_how_many_rows(tmp_path):
+    (tmp_path / "qa.jsonl").write_text(
+        "".join(json.dumps({"prompt": f"What is {i} + 1?", "completion": f"It is {i + 1}."}) + "\n" for i in range(30))
+    )
+    asks = {"model": "nobody/nothing", "server": "http://127.0.0.1:9/v1", "check": "numeric"}
+    tree = {
+        "name": "asking",
+        "sources": {"qa": {"files": "qa.jsonl"}},
+        "build": [
+            {"builder": "selfanswer", "name": "own", "sources": ["qa"], "options": asks},
+            {"builder": "onpolicy", "name": "pairs", "sources": ["own", "qa"], "options": asks},
+            {"builder": "multilingual", "sources": ["qa"]},
+        ],
+        "select": [{"selector": "uniform", "pick": {"budget_rows": 9}}],
+    }
+    with console.capture() as captured:
+        forecast.show(recipe_file.build(tree), Settings(base=str(tmp_path), workers=1))
+    said = " ".join(captured.get().split())
+    assert "'own' asks a model about 30 rows: on top of that, maybe hours" in said
+    assert "'pairs' asks a model about 30 rows and all that 'own' makes: on top of that, maybe hours" in said
+    assert said.count("asks a model") == 2
