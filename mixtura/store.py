@@ -26,7 +26,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from mixtura.errors import StoreError
-from mixtura.recipe import digest
+from mixtura.recipe.model import digest
 
 CHUNK = 4 << 20
 

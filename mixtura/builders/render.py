@@ -17,7 +17,7 @@ from mixtura.pipeline import contract
 from mixtura.pipeline.builder import Built, Means, Needs
 from mixtura.pipeline.contract import Fitted, Shard
 from mixtura.pipeline.index import Index
-from mixtura.recipe import digest
+from mixtura.recipe.model import digest
 from mixtura.tasks.template import MissingField, Template, as_text, fields_of
 
 SHARPNESS = 20.0  # of the vote: a neighbour nearer by 0.1 of cosine weighs e^2 = 7 times as much

@@ -19,7 +19,7 @@ from mixtura.generation.contract import Ask, Judge, Likelihood, Reply
 from mixtura.generation.judging import check_of, in_order, questions
 from mixtura.pipeline.builder import Built, Means, Needs
 from mixtura.pipeline.contract import Fitted, Shard
-from mixtura.recipe import digest
+from mixtura.recipe.model import digest
 from mixtura.tasks.template import Template
 
 PARAPHRASE = (

@@ -24,7 +24,7 @@ from mixtura.generation.judging import check_of, in_order
 from mixtura.pipeline.builder import Built, Means, Needs
 from mixtura.pipeline.contract import Fitted, Shard
 from mixtura.pipeline.hashing import keys
-from mixtura.recipe import digest
+from mixtura.recipe.model import digest
 from mixtura.tasks import pool as task_pool
 from mixtura.tasks.rendering import Refusal, Rendered, exchange
 from mixtura.tasks.replies import Reader

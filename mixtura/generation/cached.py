@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mixtura.generation.contract import Ask, Generator, Judge, Likelihood, Piece, Reply, Streams
-from mixtura.recipe import digest
+from mixtura.recipe.model import digest
 
 CODE = 1  # of the files; a change of their form is another number
 

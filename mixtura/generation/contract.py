@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from mixtura.errors import InputError
-from mixtura.recipe import digest
+from mixtura.recipe.model import digest
 
 Finish = Literal["stop", "length", "refused"]
 

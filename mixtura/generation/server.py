@@ -18,7 +18,7 @@ from typing import Any
 from mixtura.errors import GenerationError, MixturaError
 from mixtura.generation.contract import Ask, Finish, Piece, Reply
 from mixtura.generation.wire import Again, Declined, GivenUp, Line
-from mixtura.recipe import digest
+from mixtura.recipe.model import digest
 
 OPTIONAL = ("logprobs", "n", "seed", "response_format", "continue_final_message", "add_generation_prompt")
 NAMED = r"""(?<!\\)['"`\s(,]{}['"`\s),=]"""  # how a server names the field that it does not take

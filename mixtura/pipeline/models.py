@@ -7,7 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from mixtura.errors import InputError, nearest
-from mixtura.recipe import digest
+from mixtura.recipe.model import digest
 from mixtura.store import file_digest
 
 UNREAD = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".h5", ".onnx", ".ot", ".msgpack", ".xml", ".md"}  # never loaded

@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 from mixtura.errors import InputError
 from mixtura.pipeline import hashing
 from mixtura.pipeline.hashing import buffers, mix, piece_hashes, string_hashes
-from mixtura.recipe import digest
+from mixtura.recipe.model import digest
 
 # Scripts written without spaces: one character is one word, as in the character n-grams of CJK retrieval.
 UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}ー"

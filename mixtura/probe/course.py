@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mixtura.probe.learner import Learner
-from mixtura.recipe import digest
+from mixtura.recipe.model import digest
 from mixtura.store import Store, code_version
 from mixtura.trainer.encode import Encoded
 

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 from mixtura.checking import Question
 from mixtura.generation.contract import Generator, Reply
 from mixtura.mining.attempts import Attempt, Sampling, ask_of, judged
-from mixtura.recipe import digest
+from mixtura.recipe.model import digest
 from mixtura.search.steps import Step
 from mixtura.search.tree import Tree
 from mixtura.toolcalls.parse import parse
