@@ -111,7 +111,7 @@ def test_check_says_which_builds_ask_a_model_and_about_how_many_rows(tmp_path):
         "build": [
             {"builder": "selfanswer", "name": "own", "sources": ["qa"], "options": asks},
             {"builder": "onpolicy", "name": "pairs", "sources": ["own", "qa"], "options": asks},
-            {"builder": "multilingual", "sources": ["qa"]},
+            {"builder": "twins", "sources": ["qa"]},
         ],
         "select": [{"selector": "uniform", "pick": {"budget_rows": 9}}],
     }
