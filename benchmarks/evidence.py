@@ -1,12 +1,13 @@
 """Does nudging help? Every selector on four real targets and two budgets, by the machinery of `mixtura probe`.
 
     python -m benchmarks.evidence --data DIR --folder WORK [--targets chemistry halves] [--budgets 50000 150000]
-                                  [--seeds 3] [--large]
+                                  [--seeds 3] [--first 1] [--orders 3] [--large]
     python -m benchmarks.evidence --folder WORK --table
 
 DIR holds the unpacked real data (see `evidence_corpus`). A small model is pre-trained on the reference; for each
 target, budget and seed it is warmed up on the picks of each selector at equal tokens, then fine-tuned on a few rows of
-the target. Cells that are in WORK already are not run again, nor are arms whose picks are those of an earlier run.
+the target; all of it several times, the rows in another order each time. Cells that are in WORK already are not run
+again, nor are arms whose picks are those of an earlier run.
 `--large` trains a model of 50 million parameters: for a GPU.
 """
 
@@ -82,13 +83,13 @@ def base_model(folder: Path, spec: Probe) -> Path:
     return out
 
 
-def cell(target: str, budget: int, folder: Path, model: Path, spec: Probe, seeds: int) -> dict[str, Any]:
+def cell(target: str, budget: int, folder: Path, model: Path, spec: Probe, seeds: range) -> dict[str, Any]:
     """One target at one budget."""
     recipe = recipe_of(target, budget, folder)
     settings = Settings(base=str(folder), workers=1, store=str(folder / f"store-{target}"), shard_rows=5_000)
     begun = time.perf_counter()
     with (plan := Plan.of(recipe, settings)).workers:
-        trials = [draw(plan, seed) for seed in range(1, seeds + 1)]
+        trials = [draw(plan, seed) for seed in seeds]
     drawn = time.perf_counter()
     losses = Store(folder / "losses")
     told = run(model, spec, trials, losses, lambda line: print(f"{target} {budget:,}  {line}", flush=True))
@@ -151,6 +152,8 @@ def main() -> None:
     parser.add_argument("--targets", nargs="+", choices=evidence_corpus.TARGETS, default=evidence_corpus.TARGETS)
     parser.add_argument("--budgets", nargs="+", type=int, default=[50_000, 150_000])
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--first", type=int, default=1, help="the first seed")
+    parser.add_argument("--orders", type=int, default=3, help="trainings of each arm in a seed, averaged")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--large", action="store_true")
     parser.add_argument("--table", action="store_true")
@@ -160,7 +163,8 @@ def main() -> None:
         print(table([json.loads(p.read_text()) for p in sorted(results.glob("*.json"))]))
         return
     torch.set_num_threads(given.threads)
-    spec = LARGE if given.large else SMALL
+    spec = (LARGE if given.large else SMALL).model_copy(update={"orders": given.orders})
+    seeds = range(given.first, given.first + given.seeds)
     if not (given.folder / "reference.jsonl").exists():
         evidence_corpus.build(given.data, given.folder)
     model = base_model(given.folder, spec)
@@ -169,7 +173,7 @@ def main() -> None:
         for budget in given.budgets:
             out = results / f"{target}-{budget}.json"
             if not out.exists():
-                out.write_text(json.dumps(cell(target, budget, given.folder, model, spec, given.seeds), indent=1))
+                out.write_text(json.dumps(cell(target, budget, given.folder, model, spec, seeds), indent=1))
     print(json.dumps({"cells": len(list(results.glob("*.json"))), "baseline": BASE}))
 
 

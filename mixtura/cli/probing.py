@@ -10,6 +10,7 @@ from mixtura.cli.terminal import TerminalTeller, console, relative, table
 from mixtura.pipeline.evidence import HEAD, method, verdict
 from mixtura.pipeline.evidence import table as told
 from mixtura.pipeline.summary import EvidenceFacts
+from mixtura.pipeline.wording import count
 from mixtura.recipe import Recipe
 
 SHOWN = (0, 1, 2, 3)  # of the evidence's columns, what fits a terminal; the report has all
@@ -20,7 +21,9 @@ def run(recipe: Recipe, settings: Any) -> None:
     from mixtura.probe.session import probe
     from mixtura.stages.plan import Plan
 
-    console.print(f"[bold]probe[/]  {recipe.name}, {recipe.probe.seeds} seeds\n")
+    spec = recipe.probe
+    often = f", {count(spec.orders, 'order')} in each" if spec.orders > 1 else ""
+    console.print(f"[bold]probe[/]  {recipe.name}, {count(spec.seeds, 'seed')}{often}\n")
     evidence = probe(Plan.of(recipe, settings), lambda line: console.print(f"[dim]{line}[/]"))
     console.print()
     show(evidence)

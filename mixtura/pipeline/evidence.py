@@ -42,10 +42,11 @@ def tuned_verdict(evidence: EvidenceFacts) -> str:
 def method(evidence: EvidenceFacts) -> str:
     """How it was measured, and how far it can be trusted."""
     coarse = f"; {count(evidence.seeds, 'seed')} give a coarse one" if evidence.seeds < FEW_SEEDS else ""
+    often = f", in each of {count(evidence.orders, 'order')}" if evidence.orders > 1 else ""
     return (
-        f"The same model ({evidence.model}) was trained on the picks of each selection, equally many tokens, and its "
-        f"loss measured on {count(evidence.heldout_rows, 'target row')} that no selector saw: fewer bits per byte are "
-        "better. On reference rows, more than without the warm-up is what it forgot. "
+        f"The same model ({evidence.model}) was trained on picks of each selection, equally many tokens{often}, and "
+        f"its loss measured on {count(evidence.heldout_rows, 'target row')} that no selector saw: fewer bits per byte "
+        "are better. On reference rows, more than without the warm-up is what it forgot. "
         f"Each interval is over seeds and rows, and holds for one comparison alone{coarse}."
     )
 

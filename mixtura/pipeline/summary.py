@@ -150,6 +150,7 @@ class EvidenceFacts:
     heldout_rows: int
     finetune_rows: int
     arms: tuple[ArmFacts, ...]
+    orders: int = 1  # trainings of each arm in a seed, averaged
 
 
 @dataclass(frozen=True)

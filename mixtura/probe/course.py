@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,8 @@ LIBRARIES = ("torch", "transformers", "tokenizers", "numpy")
 class Course:
     """What is the same for all arms of a trial.
 
-    target, kept: held-out rows of target and reference; tuning: target rows to fine-tune on; tokens: of the warm-up.
+    target, kept: held-out rows of target and reference; tuning: target rows to fine-tune on; tokens: of the warm-up;
+    seed: of the order of rows.
     """
 
     target: Encoded
@@ -34,6 +35,17 @@ class Course:
     def identity(self) -> list[Any]:
         """Its content, as JSON."""
         return [self.target.digest, self.kept.digest, self.tuning.digest, self.tokens, self.seed]
+
+
+def averaged(learner: Learner, store: Store, course: Course, arm: Encoded | None, orders: int) -> dict[str, np.ndarray]:
+    """As `measure`, averaged over some orders of the rows: the course's own, and others that its seed gives.
+
+    Returns:
+        Stage → f64[rows], nats.
+    """
+    seeds = [course.seed, *(int(s) for s in np.random.SeedSequence(course.seed).generate_state(orders - 1))]
+    found = [measure(learner, store, replace(course, seed=seed), arm) for seed in seeds]
+    return {stage: np.mean([nats[stage] for nats in found], axis=0) for stage in STAGES}
 
 
 def measure(learner: Learner, store: Store, course: Course, arm: Encoded | None) -> dict[str, np.ndarray]:
@@ -58,7 +70,8 @@ def measure(learner: Learner, store: Store, course: Course, arm: Encoded | None)
         "probe-losses",
         write,
         inputs=[learner.digest, arm.digest if arm else "", digest(course.identity)],
-        spec=learner.spec.model_dump(exclude={"model", "pretrain_tokens", "seeds"}) | {"device": learner.device.type},
+        spec=learner.spec.model_dump(exclude={"model", "pretrain_tokens", "seeds", "orders"})
+        | {"device": learner.device.type},
         code=code_version(__name__, LIBRARIES),
     )
     return {stage: np.load(made.file(f"{stage}.npy")) for stage in STAGES}

@@ -17,7 +17,7 @@ import polars as pl
 
 from mixtura.pipeline.hashing import keys
 from mixtura.probe.arms import UNIFORM, Arm, Trial
-from mixtura.probe.course import STAGES, Course, measure
+from mixtura.probe.course import STAGES, Course, averaged
 from mixtura.probe.intervals import bits_per_byte, difference, holm
 from mixtura.probe.learner import Learner
 from mixtura.recipe import Probe
@@ -65,18 +65,19 @@ def run(
         for arm in (None, *trial.arms):
             name = arm.name if arm else BASE
             measured = found.setdefault(name, Measured())
-            nats = measure(learner, store, course, encoded[trial.seed, name] if arm else None)
+            nats = averaged(learner, store, course, encoded[trial.seed, name] if arm else None, spec.orders)
             for stage in STAGES:
                 measured.nats[stage].append(nats[stage])
             if arm:
                 measured.facts.append(_facts(arm, trial))
-            bits = bits_per_byte(measured.nats["warmed"][-1], _sizes(first.heldout))
+            bits = bits_per_byte(nats["warmed"], _sizes(first.heldout))
             tell(f"seed {trial.seed}  {name:24} {bits:.4f} bits per byte")
     sizes = {"warmed": _sizes(first.heldout), "kept": _sizes(first.reference_heldout)}
     sizes["tuned"] = sizes["warmed"]
     return {
         "tokens": tokens,
         "seeds": [t.seed for t in trials],
+        "orders": spec.orders,
         "heldout_rows": first.heldout.height,
         "finetune_rows": min(spec.finetune_rows, first.target.height),
         "arms": {name: _told(name, found, sizes) for name in found},

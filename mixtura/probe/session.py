@@ -42,6 +42,7 @@ def probe(plan: Plan, tell: Callable[[str], None] = lambda _: None) -> EvidenceF
         heldout_rows=found["heldout_rows"],
         finetune_rows=found["finetune_rows"],
         arms=tuple(_arm(name, told) for name, told in found["arms"].items()),
+        orders=spec.orders,
     )
     plan.evidence.parent.mkdir(parents=True, exist_ok=True)
     write_synced(plan.evidence, json.dumps(asdict(evidence), indent=1))

@@ -93,6 +93,11 @@ class Probe(Model):
     )
     pretrain_tokens: PositiveInt = Field(default=5_000_000, description="Tokens of a small model's pre-training.")
     seeds: PositiveInt = Field(default=3, description="Repeats, each with a sample of its own; more narrow intervals.")
+    orders: PositiveInt = Field(
+        default=1,
+        description="Trainings of each selection's picks in a repeat, each in an order of its own; their losses are "
+        "averaged. The order alone moves a small model by as much as two good selections differ.",
+    )
     finetune_rows: PositiveInt = Field(default=200, description="Target rows to fine-tune on after the warm-up.")
     finetune_epochs: PositiveInt = Field(default=3, description="Passes over them.")
     learning_rate: Positive = Field(default=1e-3, description="Peak, the same for every selection.")

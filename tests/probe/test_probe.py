@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +14,13 @@ import yaml
 from mixtura import recipe_file
 from mixtura.errors import InputError
 from mixtura.probe.arms import draw, probed
+from mixtura.probe.course import STAGES, Course, averaged, measure
 from mixtura.probe.learner import Learner
 from mixtura.probe.session import probe
 from mixtura.recipe import Probe, TinyModel
 from mixtura.stages.curate import curate
 from mixtura.stages.plan import Plan, Settings
+from mixtura.store import Store
 from mixtura.trainer.mixture import Row
 from mixtura.trainer.model import prepare_tiny
 
@@ -103,6 +106,40 @@ def test_a_changed_selection_is_trained_alone_and_measures_as_if_all_were(measur
     anew = probe(Plan.of(recipe_file.load(path).model_copy(update={"select": both.select}), fresh))
     assert again == anew
     assert {a.name: a.warmed for a in evidence.arms}.items() <= {a.name: a.warmed for a in again.arms}.items()
+
+
+def test_several_orders_are_measured_each_as_if_alone_and_averaged(measured):
+    path, once, _ = measured
+    kept = path.parent / ".mixtura" / "probe-losses"
+    spec = Probe(**RECIPE["probe"], orders=3)
+    before = set(kept.rglob("warmed.npy"))
+    thrice = probe(plan_of(path, probe=spec))
+    new = set(kept.rglob("warmed.npy")) - before
+    assert len(new) == 2 * 2 * 3  # seeds × further orders × (no warm-up, nudge, uniform): the first order is known
+    base = {a.name: a for a in once.arms}
+    for arm in thrice.arms:
+        if arm.name == "no warm-up":  # nothing to order before the fine-tuning
+            assert arm.warmed == pytest.approx(base[arm.name].warmed)
+        else:
+            assert arm.warmed != base[arm.name].warmed
+        assert arm.tuned != base[arm.name].tuned
+    assert probe(plan_of(path, probe=spec)) == thrice
+    assert thrice.orders == 3
+
+
+def test_the_average_over_orders_is_that_of_trainings_by_hand(tmp_path):
+    spec = Probe(**RECIPE["probe"])
+    rows = [Row(text=f"{i} alpha beta gamma delta " * (1 + 9 * (i % 3))) for i in range(12)]
+    folder = prepare_tiny((r.text or "" for r in rows), TinyModel(**RECIPE["probe"]["model"]), tmp_path / "m", seed=1)
+    learner = Learner(folder, spec)
+    encoded = learner.encode(rows)
+    course, store = Course(encoded, encoded, encoded, 2_000, seed=7), Store(tmp_path / "store")
+    two = averaged(learner, store, course, encoded, 2)
+    seeds = [7, int(np.random.SeedSequence(7).generate_state(1)[0])]
+    alone = [measure(learner, Store(tmp_path / "other"), replace(course, seed=s), encoded) for s in seeds]
+    assert not np.array_equal(alone[0]["warmed"], alone[1]["warmed"])
+    for stage in STAGES:
+        np.testing.assert_allclose(two[stage], (alone[0][stage] + alone[1][stage]) / 2, rtol=1e-12)
 
 
 def test_the_model_begins_anew_for_every_arm_and_losses_add_up(tmp_path):
