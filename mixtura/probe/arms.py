@@ -111,7 +111,7 @@ def _arm(picked: choose.Picked, vectors: dict[str, choose.Artefact]) -> Arm:
                 found.append(_vectors(str(vectors[part.path].file("vectors.parquet")))[at.to_numpy()])
     rows = pl.concat(frames).with_row_index("at").join(order, on="id").sort("rank")
     matrix = np.concatenate(found)[rows["at"].to_numpy()] if found else None
-    return Arm(picked.scored.selection.word, rows.drop("at", "rank"), matrix)
+    return Arm(picked.word, rows.drop("at", "rank"), matrix)
 
 
 def _vectors(path: str) -> np.ndarray:

@@ -60,6 +60,11 @@ class Picked:
     picks: Artefact
 
     @property
+    def word(self) -> str:
+        """The selection's."""
+        return self.scored.selection.word
+
+    @property
     def frame(self) -> pl.DataFrame:
         """The picks, best first."""
         return pl.read_parquet(self.picks.file("picks.parquet"))
@@ -102,7 +107,7 @@ def pick(plan: Plan, scored: list[Scored]) -> list[Picked]:
     """Turn scores into picks under each selection's budget; only ids, sources and sizes are read again."""
     with plan.stage("pick") as stage:
         picked = [Picked(s, stage.add(_pick(plan, s))) for s in scored]
-        stage.line = "; ".join(f"{p.scored.selection.word} {p.picks.facts['rows']:,} rows" for p in picked)
+        stage.line = "; ".join(f"{p.word} {p.picks.facts['rows']:,} rows" for p in picked)
     return picked
 
 
@@ -111,7 +116,7 @@ def mix(plan: Plan, pool: Pool, picked: list[Picked]) -> Artefact:
     parts = pool.of(plan.recipe.chosen_from())
 
     def write(folder: Path) -> dict[str, Any]:
-        frames = {p.scored.selection.word: p.frame for p in picked}
+        frames = {p.word: p.frame for p in picked}
         wanted = pl.concat([f.select("id") for f in frames.values()]).unique()
         rows = pl.concat([_sizes(plan, p).join(wanted, on="id", how="semi") for p in parts])
         mixed = mixing.mix(frames, rows, plan.recipe.mix, seed=plan.recipe.seed)
@@ -127,7 +132,7 @@ def mix(plan: Plan, pool: Pool, picked: list[Picked]) -> Artefact:
                 spec={
                     "mix": plan.recipe.mix.model_dump(mode="json"),
                     "seed": plan.recipe.seed,
-                    "selections": [p.scored.selection.word for p in picked],
+                    "selections": [p.word for p in picked],
                 },
                 code=code_version(__name__),
             )

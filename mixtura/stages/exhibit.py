@@ -31,21 +31,21 @@ def exhibits(
 ) -> Exhibits:
     """Everything the report shows beside the summary; a sample by hash where the pool is large."""
     pool = replace(pool, parts=tuple(pool.of(plan.recipe.chosen_from())))
-    frames = {p.scored.selection.word: _scores(p) for p in picked}
+    frames = {p.word: _scores(p) for p in picked}
     seed = plan.recipe.seed
     ids = {"pool": _drawn(_ids(pool), seed, WORDS)}
     ids |= {word: _drawn(f.filter("picked")["id"], seed, WORDS) for word, f in frames.items()}
     texts = _fetch(pool, pl.concat(list(ids.values())).unique())
     target = pl.read_parquet(pool.target.rows.file("chosen.parquet")) if pool.target else None
     near = {} if target is None else dict(zip(target["id"], plain_text(target), strict=True))
-    rows = {p.scored.selection.word: _shown(p, frames[p.scored.selection.word], near) for p in picked}
+    rows = {p.word: _shown(p, frames[p.word], near) for p in picked}
     points = likeness = words = None
     if target is not None:
         groups = {name: _plain(texts, wanted) for name, wanted in ids.items()}
         words = telling_words(groups.pop("pool"), plain_text(target), groups)
     if embedded.parts and target is not None:
         points, likeness = _space(plan, pool, embedded, ids, texts, target)
-    prices = {p.scored.selection.word: _prices(p, frames[p.scored.selection.word], seed) for p in picked if _priced(p)}
+    prices = {p.word: _prices(p, frames[p.word], seed) for p in picked if _priced(p)}
     marks = None if marked is None else marked.answers.filter(pl.col("score").is_not_null())
     border = {} if marks is None or marked is None else _border(pool, marks, marked.spec.indicator)
     return Exhibits(frames, points, rows, words, likeness=likeness, prices=prices, marks=marks, border=border)

@@ -97,7 +97,7 @@ def mark(plan: Plan, pool: Pool, embedded: Embedded, picked: Sequence[Picked], m
     with plan.stage("mark") as stage:
         parts = [p for p in _narrowed(plan, stage, pool, mixed) if p.rows.facts["rows"]]
         if spec.selection is not None:
-            scored = next(p.scored for p in picked if p.scored.selection.word == spec.selection)
+            scored = next(p.scored for p in picked if p.word == spec.selection)
         else:
             scored = score_with(plan, stage, replace(pool, parts=tuple(parts)), embedded, {}, marker)
         made = stage.add(_marks(plan, spec, parts, scored, mixed))
