@@ -1,12 +1,12 @@
 """Does nudging help? Every selector on four real targets and two budgets, by the machinery of `mixtura probe`.
 
     python -m benchmarks.evidence --data DIR --folder WORK [--targets chemistry halves] [--budgets 50000 150000]
-                                  [--seeds 3] [--first 1] [--orders 3] [--large]
+                                  [--seeds 5] [--first 1] [--orders 1] [--large]
     python -m benchmarks.evidence --folder WORK --table
 
 DIR holds the unpacked real data (see `evidence_corpus`). A small model is pre-trained on the reference; for each
 target, budget and seed it is warmed up on the picks of each selector at equal tokens, then fine-tuned on a few rows of
-the target; all of it several times, the rows in another order each time. Cells that are in WORK already are not run
+the target; with `--orders` several times, the rows in another order each time, and averaged. Cells that are in WORK already are not run
 again, nor are arms whose picks are those of an earlier run.
 `--large` trains a model of 50 million parameters: for a GPU.
 """
@@ -151,9 +151,9 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--targets", nargs="+", choices=evidence_corpus.TARGETS, default=evidence_corpus.TARGETS)
     parser.add_argument("--budgets", nargs="+", type=int, default=[50_000, 150_000])
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--first", type=int, default=1, help="the first seed")
-    parser.add_argument("--orders", type=int, default=3, help="trainings of each arm in a seed, averaged")
+    parser.add_argument("--orders", type=int, default=1, help="trainings of each arm in a seed, averaged")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--large", action="store_true")
     parser.add_argument("--table", action="store_true")

@@ -96,7 +96,7 @@ class Probe(Model):
     orders: PositiveInt = Field(
         default=1,
         description="Trainings of each selection's picks in a repeat, each in an order of its own; their losses are "
-        "averaged. The order alone moves a small model by as much as two good selections differ.",
+        "averaged: less noise where a repeat, which draws and selects anew, is dearer than a training.",
     )
     finetune_rows: PositiveInt = Field(default=200, description="Target rows to fine-tune on after the warm-up.")
     finetune_epochs: PositiveInt = Field(default=3, description="Passes over them.")
