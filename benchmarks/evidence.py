@@ -6,8 +6,8 @@
 
 DIR holds the unpacked real data (see `evidence_corpus`). A small model is pre-trained on the reference; for each
 target, budget and seed it is warmed up on the picks of each selector at equal tokens, then fine-tuned on a few rows of
-the target; with `--orders` several times, the rows in another order each time, and averaged. Cells that are in WORK already are not run
-again, nor are arms whose picks are those of an earlier run.
+the target; with `--orders` several times, the rows in another order each time, and averaged. Cells that are in WORK
+already are not run again, nor are arms whose picks are those of an earlier run.
 `--large` trains a model of 50 million parameters: for a GPU.
 """
 
