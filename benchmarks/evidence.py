@@ -51,6 +51,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "got-d": {"selector": "nudge", "rule": "got-d"},
     "nudge": {"selector": "nudge"},
 }
+LIKEST = {"chemistry": "medquad", "computing": "arxiv", "halves": "code", "sums": "code"}  # source of arm `source`
 TARGET_ROWS, HELDOUT_ROWS, REFERENCE_ROWS = 400, 200, 6_000
 
 
@@ -61,6 +62,8 @@ def recipe_of(target: str, budget: int, folder: Path) -> Recipe:
     for name, arm in ARMS.items():
         pick = {"budget_tokens": budget} | {k: v for k, v in arm.items() if k == "rule"}
         select.append({"name": name, "selector": arm["selector"], "options": arm.get("options", {}), "pick": pick})
+    one = {"name": "source", "selector": "uniform", "sources": [LIKEST[target]]}  # what a person would take by hand
+    select.append(one | {"pick": {"budget_tokens": budget}})
     tree = {
         "name": f"{target}-{budget}",
         "sources": {kind: {"files": f"pool/{kind}.jsonl"} for kind in kinds},
