@@ -11,12 +11,12 @@ from typing import Any
 import polars as pl
 import pyarrow as pa
 
-from mixtura.errors import CountError, MixturaError
+from mixtura.errors import CountError
 from mixtura.pipeline import tables
 from mixtura.pipeline.builder import Built, Means, asked_text
 from mixtura.pipeline.contract import Fitted, Shard
-from mixtura.pipeline.embed import read_vectors
 from mixtura.pipeline.named import Named
+from mixtura.pipeline.shard_file import ShardFile
 from mixtura.rows import MESSAGES, QUARANTINE, ROW
 from mixtura.store import Artefact, Store, code_version
 
@@ -86,31 +86,6 @@ class Chosen(Named):
 
 
 @dataclass(frozen=True)
-class Rows:
-    """A shard on disk: rows with all their columns, and vectors where the builder needs them."""
-
-    rows: str
-    rows_digest: str
-    vectors: str | None = None
-    vectors_digest: str = ""
-
-    @property
-    def digests(self) -> list[str]:
-        """What an artefact made from it depends on."""
-        return [self.rows_digest, self.vectors_digest]
-
-    def read(self) -> Shard:
-        """The shard in memory."""
-        rows = pl.read_parquet(self.rows)
-        if self.vectors is None:
-            return Shard(rows)
-        ids, vectors = read_vectors(self.vectors)
-        if rows["id"].to_list() != ids:
-            raise MixturaError(f"vectors {self.vectors!r} must have the ids of their rows, in order")
-        return Shard(rows, vectors)
-
-
-@dataclass(frozen=True)
 class AskedJob:
     """What the encoder is to read of one shard. rows: its Parquet file; digest: of its content; store: a folder."""
 
@@ -134,14 +109,14 @@ def asked_shard(job: AskedJob) -> Artefact:
 class Material:
     """All rows that a builder reads, a shard at a time, as often as it walks them."""
 
-    def __init__(self, shards: Sequence[Rows]) -> None:
+    def __init__(self, shards: Sequence[ShardFile]) -> None:
         self.shards = shards
 
     def __iter__(self) -> Iterator[Shard]:
         return (s.read() for s in self.shards)
 
 
-def fit(chosen: Chosen, shards: Sequence[Rows], store: Store, open_generator: Opener | None = None) -> Artefact:
+def fit(chosen: Chosen, shards: Sequence[ShardFile], store: Store, open_generator: Opener | None = None) -> Artefact:
     """Let a builder look at all rows; the artefact `surveyed` holds what it learned, and its facts."""
 
     def write(folder: Path) -> dict[str, Any]:
@@ -160,7 +135,7 @@ class BuildJob:
     chosen: Chosen
     fitted: str
     fitted_digest: str
-    shard: Rows
+    shard: ShardFile
     store: str
 
 

@@ -8,19 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
 
 from mixtura.errors import MixturaError
 from mixtura.pipeline import tables
-from mixtura.pipeline.contract import Fitted, Needs, Shard
-from mixtura.pipeline.embed import read_vectors
+from mixtura.pipeline.contract import Fitted, Shard
 from mixtura.pipeline.lm import LIBRARIES
 from mixtura.pipeline.named import Named
-from mixtura.rows import ROW, plain_text
+from mixtura.pipeline.shard_file import ShardFile
 from mixtura.store import Artefact, Store, code_version
-
-PLAIN = ("text", "messages", "chosen")  # what `plain` is made of
 
 
 @dataclass(frozen=True)
@@ -45,43 +41,13 @@ class Selected(Named):
         return code_version(self.module, ("numpy", "polars", *(LIBRARIES if self.model else ("torch",))))
 
 
-@dataclass(frozen=True)
-class Rows:
-    """A shard on disk: rows, and vectors where the selector needs them."""
-
-    rows: str
-    rows_digest: str
-    vectors: str | None = None
-    vectors_digest: str = ""
-
-    @property
-    def digests(self) -> list[str]:
-        """What an artefact made from it depends on."""
-        return [self.rows_digest, self.vectors_digest]
-
-    def read(self, needs: Needs) -> Shard:
-        """The shard in memory: ids and what the selector needs. Text is most of a pool, and few selectors read it."""
-        wanted = {"id", *needs.columns, *(PLAIN if "plain" in needs.columns else ())}
-        rows = pl.read_parquet(self.rows, columns=[n for n in ROW.names if n in wanted])
-        if "plain" in needs.columns:
-            rows = rows.with_columns(plain_text(rows))
-        return Shard(rows, None if self.vectors is None else self._vectors(rows["id"]))
-
-    def _vectors(self, ids: pl.Series) -> np.ndarray:
-        assert self.vectors is not None
-        vector_ids, vectors = read_vectors(self.vectors)
-        if ids.to_list() != vector_ids:
-            raise MixturaError(f"vectors {self.vectors!r} must have the ids of their rows, in order")
-        return vectors
-
-
 def fit(
     selected: Selected,
     *,
-    sample: Rows,
-    target: Rows | None,
-    reference: Rows | None,
-    avoid: Rows | None = None,
+    sample: ShardFile,
+    target: ShardFile | None,
+    reference: ShardFile | None,
+    avoid: ShardFile | None = None,
     seed: int,
     store: Store,
 ) -> Artefact:
@@ -92,11 +58,11 @@ def fit(
         with _within_needs(selected.word):
             fitted = selected.selector.fit(
                 selected.spec,
-                sample=sample.read(needs),
-                target=target and target.read(needs.of_target),
-                reference=reference and reference.read(needs),
+                sample=sample.read(needs.columns),
+                target=target and target.read(needs.of_target.columns),
+                reference=reference and reference.read(needs.columns),
                 seed=seed,
-                **({} if avoid is None else {"avoid": avoid.read(needs)}),
+                **({} if avoid is None else {"avoid": avoid.read(needs.columns)}),
             )
         fitted.save(folder)
         return fitted.facts
@@ -113,7 +79,7 @@ class ScoreJob:
     selected: Selected
     fitted: str
     fitted_digest: str
-    shard: Rows
+    shard: ShardFile
     store: str
 
 
@@ -125,7 +91,7 @@ def score_shard(job: ScoreJob) -> Artefact:
     """
 
     def write(folder: Path) -> dict[str, Any]:
-        shard = job.shard.read(job.selected.selector.needs)
+        shard = job.shard.read(job.selected.selector.needs.columns)
         with _within_needs(job.selected.word):
             scores = job.selected.selector.score(job.selected.spec, Fitted.load(Path(job.fitted)), shard)
         _check(job.selected.word, shard, scores)

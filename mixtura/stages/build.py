@@ -10,6 +10,7 @@ from mixtura.generation.opening import open_generator
 from mixtura.pipeline import building, lm, locate
 from mixtura.pipeline import clean as cleaning
 from mixtura.pipeline import embed as embedding
+from mixtura.pipeline.shard_file import ShardFile
 from mixtura.recipe import Build, Clean
 from mixtura.stages.choose import encoder_of
 from mixtura.stages.gather import Part, Pool, Unit, unique
@@ -88,19 +89,19 @@ def _in_the_way(plan: Plan, pool: Pool) -> list[Artefact]:
     return [a for u in units for a in u.clean]
 
 
-def _shards(plan: Plan, stage: Tracker, pool: Pool, spec: Build) -> list[tuple[Part, building.Rows]]:
+def _shards(plan: Plan, stage: Tracker, pool: Pool, spec: Build) -> list[tuple[Part, ShardFile]]:
     """The parts that a build reads, with their vectors where its builder needs them."""
     parts = pool.of(spec.sources)
     files = [(p.path, p.rows.files["rows.parquet"]["sha256"]) for p in parts]
     if not recipe_file.builder_of(spec).needs.vectors:
-        return [(p, building.Rows(*f)) for p, f in zip(parts, files, strict=True)]
+        return [(p, ShardFile(*f)) for p, f in zip(parts, files, strict=True)]
     embed, store = plan.recipe.embed, str(plan.store.root)
     encoder = encoder_of(plan, stage, pool)
     asked = plan.map(stage, building.asked_shard, [building.AskedJob(p, d, store) for p, d in files])
     texts = [(str(a.file("asked.parquet")), a.files["asked.parquet"]["sha256"]) for a in asked]
     jobs = [embedding.EmbedJob(p, d, embed, encoder.folder, encoder.digest, store) for p, d in texts]
     vectors = plan.map(stage, embedding.embed_shard, jobs)
-    rows = [building.Rows(*f, str(v.file("vectors.parquet")), v.digest) for f, v in zip(files, vectors, strict=True)]
+    rows = [ShardFile(*f, str(v.file("vectors.parquet")), v.digest) for f, v in zip(files, vectors, strict=True)]
     return list(zip(parts, rows, strict=True))
 
 

@@ -20,6 +20,7 @@ from mixtura.pipeline import pick as picking
 from mixtura.pipeline.builder import asked_text
 from mixtura.pipeline.contract import Fitted
 from mixtura.pipeline.hashing import keys, string_hashes
+from mixtura.pipeline.shard_file import ShardFile
 from mixtura.recipe import Selection
 from mixtura.rows import plain_text
 from mixtura.stages.gather import Part, Pool
@@ -242,14 +243,14 @@ def score_with(
     return Scored(selection, fitted, tuple(zip(parts, made, strict=True)))
 
 
-def _rows(artefact: Artefact, name: str, vectors: Artefact | None) -> scoring.Rows:
+def _rows(artefact: Artefact, name: str, vectors: Artefact | None) -> ShardFile:
     digest = artefact.files[name]["sha256"]
     if vectors is None:
-        return scoring.Rows(str(artefact.file(name)), digest)
-    return scoring.Rows(str(artefact.file(name)), digest, str(vectors.file("vectors.parquet")), vectors.digest)
+        return ShardFile(str(artefact.file(name)), digest)
+    return ShardFile(str(artefact.file(name)), digest, str(vectors.file("vectors.parquet")), vectors.digest)
 
 
-def _with_vectors(plan: Plan, sample: Artefact, parts: list[Part], vectors: dict[str, Artefact]) -> scoring.Rows:
+def _with_vectors(plan: Plan, sample: Artefact, parts: list[Part], vectors: dict[str, Artefact]) -> ShardFile:
     """The sample with its vectors, gathered from the shards' rather than computed again."""
     if not vectors:
         return _rows(sample, "chosen.parquet", None)
