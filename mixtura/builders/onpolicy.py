@@ -32,6 +32,11 @@ class Spec(options.Spec):
         default=1.0, description="1 samples the model as it is; only then are the stored log-probabilities its own."
     )
     max_answer_tokens: PositiveInt = Field(default=512, description="Longest answer; one that is cut off is not used.")
+    least_right: PositiveInt = Field(
+        default=1,
+        description="Samples of a row that must be right. One of eight is often luck where answers are short: a weak "
+        "model's last number is the right one by chance.",
+    )
     pairs: PositiveInt = Field(default=1, description="Most pairs of one row; no answer is in two of them.")
     gold_as_chosen: bool = Field(
         default=False,
@@ -84,12 +89,15 @@ class OnPolicy:
             return built.refuse(row, "all-right", f"{len(whole)} of {len(whole)}")
         if not right and not spec.gold_as_chosen:
             return built.refuse(row, "all-wrong", f"{len(whole)} of {len(whole)}")
+        passed = sum(v.passed for v in verdicts)
+        if right and passed < spec.least_right:
+            return built.refuse(row, "too-few-right", f"{passed} of {len(said)}, needed {spec.least_right}")
         errors = {id(r): v.kind for r, v in zip(whole, verdicts, strict=True)}
         shared = {
             "judge": spec.check,
             "generator_hash": hash_,
             "temperature": spec.temperature,
-            "pass_rate": round(sum(v.passed for v in verdicts) / len(said), 4),  # cut off is not right
+            "pass_rate": round(passed / len(said), 4),  # cut off is not right
         }
         winners: list[Reply | None] = list(right) or [None]
         for winner, loser in list(zip(winners, wrong, strict=False))[: spec.pairs]:

@@ -57,6 +57,17 @@ def test_rows_that_give_no_pair_say_why():
     assert build([said("7", -1, "length"), said("", -1)]).refused[0][1] == "no-whole-answer"
 
 
+def test_a_row_that_is_right_less_often_than_asked_gives_no_pair():
+    once, twice = ["7", "8", "9", "10"], ["7", " 7", "8", "9"]
+    assert build(once, least_right=2).refused[0][1:] == ("too-few-right", "1 of 4, needed 2")
+    assert len(build(once, least_right=1).rows) == 1
+    assert len(build(twice, least_right=2).rows) == 1, "two samples that say the same are two"
+    cut = [said("7", -1.0), said("7 or", -1.0, "length"), said("8", -1.0)]
+    assert build(cut, least_right=2).refused[0][1] == "too-few-right", "what was cut off is not right"
+    (pair,) = build(["8", "9"], least_right=2, gold_as_chosen=True).rows
+    assert json.loads(pair["meta"])["on_policy"] is False, "a gold needs no luck"
+
+
 def test_what_was_cut_off_is_neither_chosen_nor_rejected():
     built = build(
         [said("7", -9.0), said("8", -9.0), said("9 and then", -0.1, "length"), said("7 or so", -0.1, "length")]
