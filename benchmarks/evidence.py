@@ -51,7 +51,12 @@ ARMS: dict[str, dict[str, Any]] = {
     "got-d": {"selector": "nudge", "rule": "got-d"},
     "nudge": {"selector": "nudge"},
 }
-LIKEST = {"chemistry": "medquad", "computing": "arxiv", "halves": "code", "sums": "code"}  # source of arm `source`
+BY_HAND = {  # the source that a person would take for the target: arm `source`, rows of it as `uniform` draws them
+    "chemistry": "medquad",  # the medical one
+    "computing": "arxiv",  # abstracts, as the target's rows are
+    "halves": "code",  # the half that the reference lacks
+    "sums": "instructions",  # questions that are to be answered
+}
 TARGET_ROWS, HELDOUT_ROWS, REFERENCE_ROWS = 400, 200, 6_000
 
 
@@ -62,8 +67,8 @@ def recipe_of(target: str, budget: int, folder: Path) -> Recipe:
     for name, arm in ARMS.items():
         pick = {"budget_tokens": budget} | {k: v for k, v in arm.items() if k == "rule"}
         select.append({"name": name, "selector": arm["selector"], "options": arm.get("options", {}), "pick": pick})
-    one = {"name": "source", "selector": "uniform", "sources": [LIKEST[target]]}  # what a person would take by hand
-    select.append(one | {"pick": {"budget_tokens": budget}})
+    by_hand = {"name": "source", "selector": "uniform", "sources": [BY_HAND[target]]}
+    select.append(by_hand | {"pick": {"budget_tokens": budget}})
     tree = {
         "name": f"{target}-{budget}",
         "sources": {kind: {"files": f"pool/{kind}.jsonl"} for kind in kinds},
@@ -147,6 +152,15 @@ def _against(found: dict[str, Any]) -> str:
     return "; ".join(said)
 
 
+def _is_done(out: Path, seeds: range, orders: int) -> bool:
+    """Whether a cell lies there that was run by this protocol, with all arms of today."""
+    if not out.exists():
+        return False
+    found = json.loads(out.read_text())
+    arms = {*ARMS, "source", BASE}
+    return (found["seeds"], found.get("orders", 1), set(found["arms"])) == ([*seeds], orders, arms)
+
+
 def main() -> None:
     """Run the cells that are missing, or print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -166,7 +180,7 @@ def main() -> None:
         print(table([json.loads(p.read_text()) for p in sorted(results.glob("*.json"))]))
         return
     torch.set_num_threads(given.threads)
-    spec = (LARGE if given.large else SMALL).model_copy(update={"orders": given.orders})
+    spec = Probe.model_validate((LARGE if given.large else SMALL).model_dump() | {"orders": given.orders})
     seeds = range(given.first, given.first + given.seeds)
     if not (given.folder / "reference.jsonl").exists():
         evidence_corpus.build(given.data, given.folder)
@@ -175,7 +189,7 @@ def main() -> None:
     for target in given.targets:
         for budget in given.budgets:
             out = results / f"{target}-{budget}.json"
-            if not out.exists():
+            if not _is_done(out, seeds, given.orders):
                 out.write_text(json.dumps(cell(target, budget, given.folder, model, spec, seeds), indent=1))
     print(json.dumps({"cells": len(list(results.glob("*.json"))), "baseline": BASE}))
 

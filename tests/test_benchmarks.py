@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import dedup, pipeline, stages  # noqa: E402
+from benchmarks import dedup, evidence, evidence_corpus, pipeline, stages  # noqa: E402
 
 PROMISED = {
     "rows_per_s",
@@ -81,3 +81,20 @@ def test_smallest_run_prints_every_stage_and_promised_figure():
 def test_every_selector_is_measured():
     files = {p.stem for p in (ROOT / "mixtura/selectors").glob("[!_]*.py")}
     assert {*stages.SELECTORS, *stages.WITH_A_MODEL} == files
+
+
+def test_every_target_of_the_evidence_has_a_source_to_take_by_hand():
+    assert set(evidence.BY_HAND) == set(evidence_corpus.TARGETS)
+    assert set(evidence.BY_HAND.values()) <= set(evidence_corpus.POOL_ROWS)
+
+
+def test_a_cell_of_another_protocol_is_run_again(tmp_path):
+    out = tmp_path / "cell.json"
+    arms = dict.fromkeys([*evidence.ARMS, "source", evidence.BASE], {})
+    assert not evidence._is_done(out, range(3), 1)
+    out.write_text(json.dumps({"seeds": [0, 1, 2], "arms": arms}))
+    assert evidence._is_done(out, range(3), 1)
+    assert not evidence._is_done(out, range(1, 4), 1)
+    assert not evidence._is_done(out, range(3), 2)
+    out.write_text(json.dumps({"seeds": [0, 1, 2], "arms": {k: {} for k in arms if k != "source"}}))
+    assert not evidence._is_done(out, range(3), 1)

@@ -7,9 +7,9 @@ targets cannot. Every stored answer is complete; one that was cut off serves as 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, model_validator
 
 from mixtura.checking import Question
 from mixtura.generation import options
@@ -34,14 +34,20 @@ class Spec(options.Spec):
     max_answer_tokens: PositiveInt = Field(default=512, description="Longest answer; one that is cut off is not used.")
     least_right: PositiveInt = Field(
         default=1,
-        description="Samples of a row that must be right. One of eight is often luck where answers are short: a weak "
-        "model's last number is the right one by chance.",
+        description="Samples of a row that must be right, else none counts as right: higher gives fewer pairs that are "
+        "right by luck, as a weak model's last number is at times where answers are short.",
     )
     pairs: PositiveInt = Field(default=1, description="Most pairs of one row; no answer is in two of them.")
     gold_as_chosen: bool = Field(
         default=False,
-        description="Where no sample is right, prefer the gold. Such a pair is not on-policy, and says so.",
+        description="Where no sample counts as right, prefer the gold. Such a pair is not on-policy, and says so.",
     )
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.least_right > self.samples:
+            raise ValueError("least_right must be at most samples")
+        return self
 
 
 class OnPolicy:
@@ -89,9 +95,10 @@ class OnPolicy:
             return built.refuse(row, "all-right", f"{len(whole)} of {len(whole)}")
         if not right and not spec.gold_as_chosen:
             return built.refuse(row, "all-wrong", f"{len(whole)} of {len(whole)}")
-        passed = sum(v.passed for v in verdicts)
-        if right and passed < spec.least_right:
-            return built.refuse(row, "too-few-right", f"{passed} of {len(said)}, needed {spec.least_right}")
+        if (passed := sum(v.passed for v in verdicts)) < spec.least_right:
+            if not spec.gold_as_chosen:
+                return built.refuse(row, "too-few-right", f"{passed} of {len(said)}, needed {spec.least_right}")
+            right = []
         errors = {id(r): v.kind for r, v in zip(whole, verdicts, strict=True)}
         shared = {
             "judge": spec.check,

@@ -50,7 +50,7 @@ def run(
 
     Returns:
         JSON: `arms` (each with bits per byte of every stage, the same by seed, differences to uniform with intervals,
-        coverage), `tokens`, `seeds`, `rows`.
+        coverage), `tokens`, `seeds`, `orders`, `heldout_rows`, `finetune_rows`.
     """
     learner = Learner(model, spec)
     first = trials[0]

@@ -7,23 +7,10 @@ from collections.abc import Sequence
 import polars as pl
 
 from mixtura.pipeline.ledger import Book, Chapter
-from mixtura.pipeline.mixture import PoolShard
 from mixtura.stages import lineage
 from mixtura.stages.gather import Drawn, Part, Unit
-from mixtura.stages.ingredients import Ingredients, units_of
+from mixtura.stages.ingredients import Ingredients, scored_shards, units_of
 from mixtura.stages.plan import Plan
-
-
-def shards(plan: Plan, parts: Ingredients) -> list[PoolShard]:
-    """The pool's parts that a selection may read, each with its scores under every selection that read it."""
-    open_parts = parts.pool.of(plan.recipe.chosen_from())
-    scores: dict[str, dict[str, str]] = {p.path: {} for p in open_parts}
-    for picked in parts.picked:
-        for part, artefact in picked.scored.scores:
-            scores[part.path][picked.word] = str(artefact.file("scores.parquet"))
-    target = parts.pool.target
-    ids = () if target is None else tuple(pl.read_parquet(target.rows.file("chosen.parquet"), columns=["id"])["id"])
-    return [PoolShard(p.path, scores[p.path], ids) for p in open_parts]
 
 
 def books(plan: Plan, parts: Ingredients, mixed: pl.DataFrame) -> dict[str, Book]:
@@ -48,7 +35,7 @@ def books(plan: Plan, parts: Ingredients, mixed: pl.DataFrame) -> dict[str, Book
     )
     open_names = plan.recipe.chosen_from()
     material = pl.concat([ends.clear(), lineage.material_ends(plan, parts.pool)], how="diagonal_relaxed")
-    scores = {s.rows: s.scores for s in shards(plan, parts)}
+    scores = {s.rows: s.scores for s in scored_shards(plan, parts)}
     found: dict[str, Book] = {}
     for name, units in units_of(plan, parts.pool).items():
         drawn = parts.pool.drawn.get(name)

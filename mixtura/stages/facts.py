@@ -46,6 +46,7 @@ def summarise(
 
     Raises:
         CountError: a book does not balance with what was read.
+        StoreError: see `evidence`.
     """
     recipe, pool = plan.recipe, parts.pool
     written = pl.scan_parquet([str(p) for p in sorted(folder.glob("*/*-of-*.parquet"))])
@@ -84,7 +85,11 @@ def summarise(
 
 
 def evidence(plan: Plan) -> EvidenceFacts | None:
-    """What a probe of this very recipe measured."""
+    """What a probe of this very recipe measured.
+
+    Raises:
+        StoreError: the file is not what a probe leaves.
+    """
     if not plan.evidence.is_file():
         return None
     try:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from mixtura.pipeline.mixture import PoolShard
 from mixtura.stages.choose import Embedded, Picked
 from mixtura.stages.gather import Pool, Unit, sources_of
 from mixtura.stages.mark import Marked
@@ -16,7 +17,7 @@ from mixtura.store import Artefact
 
 @dataclass(frozen=True)
 class Ingredients:
-    """All that a mixture is written from."""
+    """Pool, vectors, picks and rows of one mixture; `marked` where answers carry an indicator."""
 
     pool: Pool
     embedded: Embedded
@@ -53,3 +54,15 @@ def units_of(plan: Plan, pool: Pool) -> dict[str, list[Unit]]:
     everything = [*pool.units, *(u for d in pool.drawn.values() for u in d.units)]
     names = dict.fromkeys([*plan.recipe.pool_names(), *sources_of(plan)])
     return {n: [u for u in everything if u.source == n] for n in names}
+
+
+def scored_shards(plan: Plan, parts: Ingredients) -> list[PoolShard]:
+    """The pool's parts that a selection may read, each with its scores under every selection that read it."""
+    open_parts = parts.pool.of(plan.recipe.chosen_from())
+    scores: dict[str, dict[str, str]] = {p.path: {} for p in open_parts}
+    for picked in parts.picked:
+        for part, artefact in picked.scored.scores:
+            scores[part.path][picked.word] = str(artefact.file("scores.parquet"))
+    target = parts.pool.target
+    ids = () if target is None else tuple(pl.read_parquet(target.rows.file("chosen.parquet"), columns=["id"])["id"])
+    return [PoolShard(p.path, scores[p.path], ids) for p in open_parts]

@@ -21,12 +21,12 @@ from mixtura.pipeline.summary import Form, Summary
 from mixtura.pipeline.task_sets import write_task_sets
 from mixtura.recipe import digest
 from mixtura.rows import QUARANTINE
-from mixtura.stages.books import books, shards
+from mixtura.stages.books import books
 from mixtura.stages.choose import Embedded, Picked
 from mixtura.stages.exhibit import exhibits
 from mixtura.stages.facts import evidence, summarise
 from mixtura.stages.gather import Drawn, Pool, sources_of
-from mixtura.stages.ingredients import Ingredients, units_of
+from mixtura.stages.ingredients import Ingredients, scored_shards, units_of
 from mixtura.stages.mark import Marked
 from mixtura.stages.plan import Plan
 from mixtura.store import Artefact, code_version, seal, write_synced
@@ -91,12 +91,11 @@ def write(
 
 def _draft(plan: Plan, parts: Ingredients, folder: Path) -> dict[str, Any]:
     mixed = parts.rows
-    scored = shards(plan, parts)
     form = _form(plan, parts.pool, mixed)
     splits = write_splits(
         folder,
         mixed,
-        scored,
+        scored_shards(plan, parts),
         form=form,
         rows_per_file=plan.recipe.output.rows_per_file,
         indicator=parts.marked and parts.marked.spec.indicator,

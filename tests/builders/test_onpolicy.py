@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
 from answering import Scripted
 from builder_cases import Case, conversation, made_row, run, shard_of
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from mixtura.generation.contract import Ask, Reply
 from mixtura.registry import find
@@ -64,8 +66,14 @@ def test_a_row_that_is_right_less_often_than_asked_gives_no_pair():
     assert len(build(twice, least_right=2).rows) == 1, "two samples that say the same are two"
     cut = [said("7", -1.0), said("7 or", -1.0, "length"), said("8", -1.0)]
     assert build(cut, least_right=2).refused[0][1] == "too-few-right", "what was cut off is not right"
-    (pair,) = build(["8", "9"], least_right=2, gold_as_chosen=True).rows
-    assert json.loads(pair["meta"])["on_policy"] is False, "a gold needs no luck"
+    for said_of_it in (["8", "9"], once):
+        (pair,) = build(said_of_it, least_right=2, gold_as_chosen=True).rows
+        assert pair["chosen"][0]["content"] == "7"
+        assert json.loads(pair["meta"])["on_policy"] is False, (
+            "a lucky row is no worse off than one that had none right"
+        )
+    with pytest.raises(ValidationError, match="least_right must be at most samples"):
+        find("builders", "onpolicy").Spec(**OPTIONS, least_right=5)
 
 
 def test_what_was_cut_off_is_neither_chosen_nor_rejected():

@@ -8,6 +8,7 @@ import re
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import TypeAdapter
 
 from mixtura.pipeline import evidence
 from mixtura.pipeline.card import render_card
@@ -39,6 +40,15 @@ def test_the_verdict_beats_loses_or_shows_no_difference():
     tuned = evidence.tuned_verdict(FACTS)
     assert tuned.startswith("After fine-tuning on 100 target rows as well, for picks of nudge no difference")
     assert "dsir" not in tuned
+
+
+def test_several_orders_are_told_and_a_file_without_them_is_of_one():
+    assert "equally many tokens, and its loss" in evidence.method(FACTS)
+    thrice = dataclasses.replace(FACTS, orders=3)
+    assert "equally many tokens, in each of 3 orders, and its loss" in evidence.method(thrice)
+    before = dataclasses.asdict(FACTS)
+    del before["orders"]
+    assert TypeAdapter(EvidenceFacts).validate_python(before) == FACTS
 
 
 def test_what_was_not_compared_is_not_judged():
