@@ -90,7 +90,7 @@ def test_every_target_of_the_evidence_has_a_source_to_take_by_hand():
 
 def test_a_cell_of_another_protocol_is_run_again(tmp_path):
     out = tmp_path / "cell.json"
-    arms = dict.fromkeys([*evidence.ARMS, "source", evidence.BASE], {})
+    arms = {name: {} for name in (*evidence.ARMS, "source", evidence.BASE)}
     assert not evidence._is_done(out, range(3), 1)
     out.write_text(json.dumps({"seeds": [0, 1, 2], "arms": arms}))
     assert evidence._is_done(out, range(3), 1)
