@@ -127,12 +127,19 @@ def test_several_orders_are_measured_each_as_if_alone_and_averaged(measured):
     assert thrice.orders == 3
 
 
-def test_the_average_over_orders_is_that_of_trainings_by_hand(tmp_path):
+@pytest.fixture
+def twelve(tmp_path):
+    """Twelve rows, a learner of its own tokenizer, and the rows encoded by it."""
     spec = Probe(**RECIPE["probe"])
     rows = [Row(text=f"{i} alpha beta gamma delta " * (1 + 9 * (i % 3))) for i in range(12)]
     folder = prepare_tiny((r.text or "" for r in rows), TinyModel(**RECIPE["probe"]["model"]), tmp_path / "m", seed=1)
     learner = Learner(folder, spec)
     encoded = learner.encode(rows)
+    return rows, learner, encoded
+
+
+def test_the_average_over_orders_is_that_of_trainings_by_hand(twelve, tmp_path):
+    _, learner, encoded = twelve
     course, store = Course(encoded, encoded, encoded, 2_000, seed=7), Store(tmp_path / "store")
     two = averaged(learner, store, course, encoded, 2)
     seeds = [7, int(np.random.SeedSequence(7).generate_state(1)[0])]
@@ -142,12 +149,8 @@ def test_the_average_over_orders_is_that_of_trainings_by_hand(tmp_path):
         np.testing.assert_allclose(two[stage], (alone[0][stage] + alone[1][stage]) / 2, rtol=1e-12)
 
 
-def test_the_model_begins_anew_for_every_arm_and_losses_add_up(tmp_path):
-    spec = Probe(**RECIPE["probe"])
-    rows = [Row(text=f"{i} alpha beta gamma delta " * (1 + 9 * (i % 3))) for i in range(12)]
-    folder = prepare_tiny((r.text or "" for r in rows), TinyModel(**RECIPE["probe"]["model"]), tmp_path / "m", seed=1)
-    learner = Learner(folder, spec)
-    encoded = learner.encode(rows)
+def test_the_model_begins_anew_for_every_arm_and_losses_add_up(twelve):
+    rows, learner, encoded = twelve
     before = learner.losses(encoded)
     learner.train(encoded, 2_000, rate=1e-2, seed=0)
     after = learner.losses(encoded)
