@@ -1,7 +1,8 @@
 """Does nudging help? Every selector on four real targets and two budgets, by the machinery of `mixtura probe`.
 
     python -m benchmarks.evidence --data DIR --folder WORK [--targets chemistry halves] [--budgets 50000 150000]
-                                  [--seeds 5] [--first 1] [--orders 1] [--large]
+                                  [--seeds 5] [--first 1] [--orders 1] [--heldout 400] [--arms nudge nearest]
+                                  [--large]
     python -m benchmarks.evidence --folder WORK --table
 
 DIR holds the unpacked real data (see `evidence_corpus`). A small model is pre-trained on the reference; for each
@@ -16,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -44,35 +46,46 @@ LARGE = Probe(
     batch_tokens=32_768,
     micro_batch=64,
 )
-ARMS: dict[str, dict[str, Any]] = {
-    "uniform": {"selector": "uniform"},
-    "nearest": {"selector": "nearest"},
-    "dsir": {"selector": "dsir"},
-    "got-d": {"selector": "nudge", "rule": "got-d"},
-    "nudge": {"selector": "nudge"},
-}
 BY_HAND = {  # the source that a person would take for the target: arm `source`, rows of it as `uniform` draws them
     "chemistry": "medquad",  # the medical one
     "computing": "arxiv",  # abstracts, as the target's rows are
     "halves": "code",  # the half that the reference lacks
     "sums": "instructions",  # questions that are to be answered
 }
-TARGET_ROWS, HELDOUT_ROWS, REFERENCE_ROWS = 400, 200, 6_000
+ARMS: dict[str, dict[str, Any]] = {
+    "uniform": {"selector": "uniform"},  # every probe's own yardstick: always among them
+    "source": {"selector": "uniform"},
+    "nearest": {"selector": "nearest"},
+    "dsir": {"selector": "dsir"},
+    "got-d": {"selector": "nudge", "rule": "got-d"},
+    "nudge": {"selector": "nudge"},
+}
+TARGET_ROWS, REFERENCE_ROWS = 400, 6_000
 
 
-def recipe_of(target: str, budget: int, folder: Path) -> Recipe:
+@dataclass(frozen=True)
+class Protocol:
+    """What is the same in every cell. arms: names in ARMS, uniform among them; heldout: rows to measure on."""
+
+    seeds: range
+    arms: tuple[str, ...]
+    heldout: int
+    spec: Probe
+
+
+def recipe_of(target: str, budget: int, folder: Path, protocol: Protocol) -> Recipe:
     """One cell's recipe: tokens are counted by the small model's own tokenizer."""
     kinds = sorted(p.stem for p in (folder / "pool").glob("*.jsonl"))
     select = []
-    for name, arm in ARMS.items():
+    for name in protocol.arms:
+        arm = ARMS[name]
         pick = {"budget_tokens": budget} | {k: v for k, v in arm.items() if k == "rule"}
-        select.append({"name": name, "selector": arm["selector"], "options": arm.get("options", {}), "pick": pick})
-    by_hand = {"name": "source", "selector": "uniform", "sources": [BY_HAND[target]]}
-    select.append(by_hand | {"pick": {"budget_tokens": budget}})
+        sources = [BY_HAND[target]] if name == "source" else []
+        select.append({"name": name, "selector": arm["selector"], "sources": sources, "pick": pick})
     tree = {
         "name": f"{target}-{budget}",
         "sources": {kind: {"files": f"pool/{kind}.jsonl"} for kind in kinds},
-        "target": {"files": f"{target}.jsonl", "rows": TARGET_ROWS, "heldout_rows": HELDOUT_ROWS},
+        "target": {"files": f"{target}.jsonl", "rows": TARGET_ROWS, "heldout_rows": protocol.heldout},
         "reference": {"files": "reference.jsonl", "rows": REFERENCE_ROWS},
         "clean": {"min_chars": 80, "repetition": {}, "tokenizer": str(folder.resolve() / "model")},
         "select": select,
@@ -91,16 +104,16 @@ def base_model(folder: Path, spec: Probe) -> Path:
     return out
 
 
-def cell(target: str, budget: int, folder: Path, model: Path, spec: Probe, seeds: range) -> dict[str, Any]:
+def cell(target: str, budget: int, folder: Path, model: Path, protocol: Protocol) -> dict[str, Any]:
     """One target at one budget."""
-    recipe = recipe_of(target, budget, folder)
+    recipe = recipe_of(target, budget, folder, protocol)
     settings = Settings(base=str(folder), workers=1, store=str(folder / f"store-{target}"), shard_rows=5_000)
     begun = time.perf_counter()
     with (plan := Plan.of(recipe, settings)).workers:
-        trials = [draw(plan, seed) for seed in seeds]
+        trials = [draw(plan, seed) for seed in protocol.seeds]
     drawn = time.perf_counter()
     losses = Store(folder / "losses")
-    told = run(model, spec, trials, losses, lambda line: print(f"{target} {budget:,}  {line}", flush=True))
+    told = run(model, protocol.spec, trials, losses, lambda line: print(f"{target} {budget:,}  {line}", flush=True))
     return {
         "target": target,
         "budget": budget,
@@ -144,21 +157,23 @@ def table(results: list[dict[str, Any]]) -> str:
 
 def _against(found: dict[str, Any]) -> str:
     """The default rule against the better of the strong baselines, after the warm-up and after fine-tuning."""
+    arms = found["arms"]
+    rivals = [name for name in ("nearest", "dsir") if name in arms and "nudge" in arms]
     said = []
-    for stage in ("warmed", "tuned"):
-        best = min(("nearest", "dsir"), key=lambda n: found["arms"][n][stage]["bits_per_byte"])
-        d = found["arms"]["nudge"][stage]["better_than"][best]
+    for stage in ("warmed", "tuned") if rivals else ():
+        best = min(rivals, key=lambda n: arms[n][stage]["bits_per_byte"])
+        d = arms["nudge"][stage]["better_than"][best]
         said.append(f"nudge against {best}, {stage}: {d['mean']:+.4f} [{d['low']:+.4f}, {d['high']:+.4f}]")
     return "; ".join(said)
 
 
-def _is_done(out: Path, seeds: range, orders: int) -> bool:
-    """Whether a cell lies there that was run by this protocol, with all arms of today."""
+def _is_done(out: Path, protocol: Protocol) -> bool:
+    """Whether a cell lies there that was run by this protocol."""
     if not out.exists():
         return False
     found = json.loads(out.read_text())
-    arms = {*ARMS, "source", BASE}
-    return (found["seeds"], found.get("orders", 1), set(found["arms"])) == ([*seeds], orders, arms)
+    asked = ([*protocol.seeds], protocol.spec.orders, protocol.heldout, {*protocol.arms, BASE})
+    return (found["seeds"], found["orders"], found["heldout_rows"], set(found["arms"])) == asked
 
 
 def main() -> None:
@@ -171,6 +186,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--first", type=int, default=1, help="the first seed")
     parser.add_argument("--orders", type=int, default=1, help="trainings of each arm in a seed, averaged")
+    parser.add_argument("--heldout", type=int, default=400, help="target rows to measure on")
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS), help="uniform picks are always there")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--large", action="store_true")
     parser.add_argument("--table", action="store_true")
@@ -181,7 +198,8 @@ def main() -> None:
         return
     torch.set_num_threads(given.threads)
     spec = Probe.model_validate((LARGE if given.large else SMALL).model_dump() | {"orders": given.orders})
-    seeds = range(given.first, given.first + given.seeds)
+    arms = tuple(name for name in ARMS if name in {"uniform", *given.arms})
+    protocol = Protocol(range(given.first, given.first + given.seeds), arms, given.heldout, spec)
     if not (given.folder / "reference.jsonl").exists():
         evidence_corpus.build(given.data, given.folder)
     model = base_model(given.folder, spec)
@@ -189,8 +207,8 @@ def main() -> None:
     for target in given.targets:
         for budget in given.budgets:
             out = results / f"{target}-{budget}.json"
-            if not _is_done(out, seeds, given.orders):
-                out.write_text(json.dumps(cell(target, budget, given.folder, model, spec, seeds), indent=1))
+            if not _is_done(out, protocol):
+                out.write_text(json.dumps(cell(target, budget, given.folder, model, protocol), indent=1))
     print(json.dumps({"cells": len(list(results.glob("*.json"))), "baseline": BASE}))
 
 

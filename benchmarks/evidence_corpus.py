@@ -89,7 +89,7 @@ def _targets(data: Path, aside: dict[str, list[str]]) -> dict[str, Iterable[str]
         "chemistry": [r["text"] for r in _lines(chemprot.glob("*.txt"))],
         "computing": [" ".join(r["sentences"]) for r in _lines((data / "csabstruct/data").rglob("*.jsonl"))],
         "halves": aside["code"][:half] + aside["wikinews"][:half],
-        "sums": [f"{r['question']}\n\n{r['answer']}" for r in _lines((data / "gsm8k").rglob("test.jsonl"))],
+        "sums": [f"{r['question']}\n\n{r['answer']}" for r in _lines((data / "gsm8k").rglob("train.jsonl"))],
     }
 
 

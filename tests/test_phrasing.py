@@ -1,86 +1,73 @@
-"""What is believed of a text's wording: planted variances, texts that are short and lucky, texts without a word."""
+"""What a text's wording says beside its vector: texts without a word, a pool that tells nothing, units."""
 
 from __future__ import annotations
 
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from mixtura.pipeline.phrasing import Phrasing, doubt_of
-from mixtura.pipeline.transport import soft_distances
+from mixtura.pipeline.phrasing import Phrasing
+from mixtura.pipeline.transport import SoftDistances, soft_distances
 
-
-@pytest.mark.parametrize(("spread", "noise"), [(0.2, 1.0), (0.3, 0.5), (0.5, 3.0)])
-def test_planted_variances_are_found(spread: float, noise: float):
-    rng = np.random.default_rng(0)
-    count = np.exp(rng.uniform(np.log(5), np.log(500), 50_000)).astype(int)
-    deviation = rng.normal(size=len(count)) * np.sqrt(spread**2 + noise**2 / count)
-    assert doubt_of(deviation, count) == pytest.approx((noise / spread) ** 2, rel=0.1)
+ROWS = 1000
 
 
-DEVIATIONS = st.integers(-9000, 9000).map(lambda n: n / 1000)
+def worded(share: float, rng: np.random.Generator, length: int = 40) -> str:
+    """A text of which that share of the words is the target's."""
+    ours = rng.random(length) < share
+    return " ".join(f"{'ours' if o else 'other'}{i}" for o, i in zip(ours, rng.integers(0, 20, length), strict=True))
 
 
-@given(st.lists(st.tuples(DEVIATIONS, st.integers(0, 400)), min_size=1, max_size=30), st.floats(1e-3, 1e3))
-def test_the_doubt_is_bounded_and_of_no_unit_or_order(rows: list[tuple[float, int]], unit: float):
-    deviation, count = (np.array(x) for x in zip(*rows, strict=True))
-    if not count.any():
-        return
-    doubt = doubt_of(deviation, count)
-    assert 0 <= doubt <= np.median(count[count > 0])
-    assert doubt_of(unit * deviation, count) == pytest.approx(doubt, rel=1e-5, abs=1e-5)
-    assert doubt_of(deviation[::-1], count[::-1]) == pytest.approx(doubt, rel=1e-5, abs=1e-5)
-
-
-def test_lengths_that_do_not_differ_tell_nothing():
-    rng = np.random.default_rng(1)
-    assert doubt_of(rng.normal(size=100), np.full(100, 40)) == 0
-
-
-def lucky(seed: int) -> tuple[pl.Series, np.ndarray, pl.Series]:
-    """Words of the target are 30 % of all words of every text, 45 % of one long text in ten: pool, which, target."""
-    rng = np.random.default_rng(seed)
-    words = np.where(np.arange(1000) % 2, 8, 160)
-    like = np.arange(1000) % 20 == 0
-
-    def text(length: int, share: float) -> str:
-        ours = rng.random(length) < share
-        return " ".join(
-            f"{'ours' if o else 'other'}{i}" for o, i in zip(ours, rng.integers(0, 20, length), strict=True)
-        )
-
-    pool = pl.Series([text(n, 0.45 if k else 0.3) for n, k in zip(words, like, strict=True)])
-    return pool, like, pl.Series([text(160, 0.6) for _ in range(40)])
-
-
-def test_short_texts_that_are_lucky_do_not_come_first():
-    pool, like, target = lucky(2)
-    vectors = np.tile(np.eye(4, dtype=np.float32)[:1], (1000, 1))
+def alike(spread: float) -> tuple[SoftDistances, np.ndarray]:
+    """Soft distances of some spread, and the vectors of the target: all rows in one place."""
+    vectors = np.tile(np.eye(4, dtype=np.float32)[:1], (ROWS, 1))
     served = soft_distances(vectors, vectors[:40], np.zeros(40, np.float32), epsilon=0.1, keep=8)
-    served.soft[:] = np.random.default_rng(0).normal(size=1000)  # of no account here: it only gives the scale
-    known = Phrasing.fit(target=target, vectors=vectors[:40], width=1.0, pool=pool, served=served)
-    assert known is not None
-    raw, count = known._found(pool, served)
-    best = np.argsort(-raw)[: like.sum()]
-    believed = np.argsort(known.cost(known.beyond(pool, served)))[: like.sum()]
-    assert like[best].mean() < 0.3, "by their mean alone, short ones that happened to have the words come first"
-    assert like[believed].mean() > 0.9
-    longest = count == count.max()
-    share = count[longest] / (count[longest] + known.doubt)
-    expected = known.mean + share * (raw[longest] - known.mean)
-    np.testing.assert_allclose(known.beyond(pool, served)[longest], expected)
+    served.soft[:] = spread * np.random.default_rng(0).normal(size=ROWS)  # it only gives the scale
+    return served, vectors[:40]
 
 
-def test_a_text_without_a_word_costs_nothing():
-    pool, _, target = lucky(3)
-    vectors = np.tile(np.eye(4, dtype=np.float32)[:1], (1000, 1))
-    served = soft_distances(vectors, vectors[:40], np.zeros(40, np.float32), epsilon=0.1, keep=8)
-    served.soft[:] = np.random.default_rng(0).normal(size=1000)
-    known = Phrasing.fit(target=target, vectors=vectors[:40], width=1.0, pool=pool, served=served)
-    assert known is not None
-    empty = pl.Series(["", None, *pool[2:].to_list()])
-    cost = known.cost(known.beyond(empty, served))
+@pytest.fixture(scope="module")
+def known() -> tuple[Phrasing, pl.Series, SoftDistances]:
+    """A pool of which a tenth is worded like the target."""
+    rng = np.random.default_rng(3)
+    pool = pl.Series([worded(0.5 if i % 10 == 0 else 0.2, rng) for i in range(ROWS)])
+    target = pl.Series([worded(0.6, rng) for _ in range(40)])
+    served, vectors = alike(0.7)
+    fitted = Phrasing.fit(target=target, vectors=vectors, width=1.0, pool=pool, served=served)
+    assert fitted is not None
+    return fitted, pool, served
+
+
+def test_rows_worded_like_the_target_cost_least_and_the_spread_is_that_of_the_distances(known):
+    fitted, pool, served = known
+    cost = fitted.cost(fitted.beyond(pool, served))
+    assert set(np.argsort(cost)[: ROWS // 20] % 10) == {0}
+    assert cost.mean() == pytest.approx(0, abs=1e-12)
+    assert cost.std() == pytest.approx(served.soft.std())
+
+
+def test_a_text_without_a_word_costs_nothing(known):
+    fitted, pool, served = known
+    cost = fitted.cost(fitted.beyond(pl.Series(["", None, *pool[2:].to_list()]), served))
     assert cost[:2].tolist() == [0, 0]
-    assert np.count_nonzero(cost[2:]) == 998
+    assert np.count_nonzero(cost[2:]) == ROWS - 2
+
+
+def test_wordless_rows_in_the_sample_change_nothing_for_the_others(known):
+    _, pool, served = known
+    rng = np.random.default_rng(3)
+    target = pl.Series([worded(0.6, rng) for _ in range(40)])
+    without = pl.Series([None if i < 100 else t for i, t in enumerate(pool)])
+    _, vectors = alike(0.7)
+    found = Phrasing.fit(target=target, vectors=vectors, width=1.0, pool=without, served=served)
+    assert found is not None
+    beyond = found.beyond(without, served)
+    assert found.mean == pytest.approx(beyond[100:].mean())
+    assert found.cost(beyond)[100:].std() == pytest.approx(served.soft.std())
+
+
+@pytest.mark.parametrize(("pool", "target"), [("same words", "ours1 ours2"), (None, "ours1"), ("other1 ours1", None)])
+def test_texts_that_tell_nothing_give_no_phrasing(pool: str | None, target: str | None):
+    served, vectors = alike(0.7)
+    pools, targets = (pl.Series([t] * n, dtype=pl.String) for t, n in ((pool, ROWS), (target, 40)))
+    assert Phrasing.fit(target=targets, vectors=vectors, width=1.0, pool=pools, served=served) is None

@@ -78,8 +78,8 @@ class Nudge:
     distance to the target less w times the distance to what is avoided. The paper has no such term.
 
     With `phrasing` of w', score = -f(x) + w' sd(f) / sd(l) (l(x) - mean(l)), l how much more the row is worded like the
-    target than the part of it that it serves, as far as its length bears that out (`pipeline.phrasing`); means and
-    standard deviations are over the pool's sample. The paper has none of it.
+    target than the part of it that it serves (`pipeline.phrasing`); means and standard deviations are over the pool's
+    sample. The paper has none of it.
 
     Differs from the paper: the prices are solved on a sample of the reference and pool rows are scored out of sample,
     where the paper solves over the whole pool; the reference may be the model's true training data, where the paper
