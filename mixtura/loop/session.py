@@ -25,7 +25,7 @@ from mixtura.loop.mixing import answers, mixture, rights
 from mixtura.loop.pairs import Paired
 from mixtura.loop.policy import Policy, start
 from mixtura.loop.report import render
-from mixtura.pipeline.mixture import check_output
+from mixtura.pipeline.publication import check_output
 from mixtura.recipe import Mine, Train
 from mixtura.stages.curate import Step, curate, plainly
 from mixtura.stages.plan import Plan

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from mixtura import recipe_file
-from mixtura.pipeline.mixture import check_output
+from mixtura.pipeline.publication import check_output
 from mixtura.stages import build, choose, gather, mark, publish
 from mixtura.stages.plan import Plan
 

@@ -15,7 +15,8 @@ from mixtura.pipeline import tables
 from mixtura.pipeline.card import render_card
 from mixtura.pipeline.croissant import render_croissant
 from mixtura.pipeline.ledger import write_ledger
-from mixtura.pipeline.mixture import form_of, publish, write_splits
+from mixtura.pipeline.mixture import form_of, write_splits
+from mixtura.pipeline.publication import publish
 from mixtura.pipeline.report import assets_digest, render_report
 from mixtura.pipeline.summary import Form, Summary
 from mixtura.pipeline.task_sets import write_task_sets
