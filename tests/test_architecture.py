@@ -17,6 +17,7 @@ CORE = {"errors", "recipe", "recipe_file", "registry", "rows", "store", "verdict
 MAY = {
     "core": CORE,
     "recipe": set(),
+    "recipe_file": {"errors", "recipe", "registry"},
     "pipeline": CORE - {"recipe_file"},
     "generation": {*(CORE - {"recipe_file"}), "pipeline"},
     "toolcalls": {"errors", "verdict"},
