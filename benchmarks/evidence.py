@@ -24,7 +24,7 @@ from typing import Any
 import polars as pl
 import torch
 
-from benchmarks import evidence_corpus
+from benchmarks import evidence_corpus, evidence_table
 from mixtura import recipe_file
 from mixtura.probe.arms import draw, probed
 from mixtura.probe.experiment import BASE, run
@@ -121,52 +121,6 @@ def cell(target: str, budget: int, folder: Path, model: Path, protocol: Protocol
     } | told
 
 
-def table(results: list[dict[str, Any]]) -> str:
-    """Markdown: one table for each cell."""
-    parts = []
-    for found in sorted(results, key=lambda r: (r["target"], r["budget"])):
-        head = [
-            "arm",
-            "warmed up",
-            "better than uniform",
-            "fine-tuned",
-            "reference",
-            "rows",
-            "coverage",
-            "of uniform's",
-        ]
-        lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
-        for name, arm in found["arms"].items():
-            facts = arm["facts"]
-            mean = (
-                {k: sum(f.get(k, 0) for f in facts) / len(facts) for k in ("rows", "coverage", "also_uniform")}
-                if facts
-                else {}
-            )
-            gain = arm["warmed"]["better_than"].get("uniform")
-            told = f"{gain['mean']:+.4f} [{gain['low']:+.4f}, {gain['high']:+.4f}]" if gain else ""
-            cells = [name, f"{arm['warmed']['bits_per_byte']:.4f}", told, f"{arm['tuned']['bits_per_byte']:.4f}"]
-            cells += [f"{arm['kept']['bits_per_byte']:.4f}", f"{mean['rows']:.0f}" if mean else ""]
-            cells += [f"{mean['coverage']:.2f}" if mean else "", f"{mean['also_uniform']:.3f}" if mean else ""]
-            lines.append(f"| {' | '.join(cells)} |")
-        parts.append(
-            f"**{found['target']}, {found['tokens']:,} tokens**\n\n" + "\n".join(lines) + "\n\n" + _against(found)
-        )
-    return "\n\n".join(parts)
-
-
-def _against(found: dict[str, Any]) -> str:
-    """The default rule against the better of the strong baselines, after the warm-up and after fine-tuning."""
-    arms = found["arms"]
-    rivals = [name for name in ("nearest", "dsir") if name in arms and "nudge" in arms]
-    said = []
-    for stage in ("warmed", "tuned") if rivals else ():
-        best = min(rivals, key=lambda n: arms[n][stage]["bits_per_byte"])
-        d = arms["nudge"][stage]["better_than"][best]
-        said.append(f"nudge against {best}, {stage}: {d['mean']:+.4f} [{d['low']:+.4f}, {d['high']:+.4f}]")
-    return "; ".join(said)
-
-
 def _is_done(out: Path, protocol: Protocol) -> bool:
     """Whether a cell lies there that was run by this protocol."""
     if not out.exists():
@@ -194,7 +148,7 @@ def main() -> None:
     given = parser.parse_args()
     results = given.folder / "results"
     if given.table:
-        print(table([json.loads(p.read_text()) for p in sorted(results.glob("*.json"))]))
+        print(evidence_table.render([json.loads(p.read_text()) for p in results.glob("*.json")]))
         return
     torch.set_num_threads(given.threads)
     spec = Probe.model_validate((LARGE if given.large else SMALL).model_dump() | {"orders": given.orders})

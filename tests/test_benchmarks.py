@@ -7,14 +7,16 @@ import math
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import dedup, evidence, evidence_corpus, pipeline, stages  # noqa: E402
+from benchmarks import dedup, evidence, evidence_corpus, evidence_table, pipeline, stages  # noqa: E402
 
 PROMISED = {
     "rows_per_s",
@@ -90,11 +92,41 @@ def test_every_target_of_the_evidence_has_a_source_to_take_by_hand():
 
 def test_a_cell_of_another_protocol_is_run_again(tmp_path):
     out = tmp_path / "cell.json"
-    arms = {name: {} for name in (*evidence.ARMS, "source", evidence.BASE)}
-    assert not evidence._is_done(out, range(3), 1)
-    out.write_text(json.dumps({"seeds": [0, 1, 2], "arms": arms}))
-    assert evidence._is_done(out, range(3), 1)
-    assert not evidence._is_done(out, range(1, 4), 1)
-    assert not evidence._is_done(out, range(3), 2)
-    out.write_text(json.dumps({"seeds": [0, 1, 2], "arms": {k: {} for k in arms if k != "source"}}))
-    assert not evidence._is_done(out, range(3), 1)
+    asked = evidence.Protocol(range(3), ("uniform", "nudge"), 40, evidence.SMALL)
+    assert not evidence._is_done(out, asked)
+    arms = {name: {} for name in (*asked.arms, evidence.BASE)}
+    out.write_text(json.dumps({"seeds": [0, 1, 2], "orders": 1, "heldout_rows": 40, "arms": arms}))
+    assert evidence._is_done(out, asked)
+    twice = evidence.SMALL.model_copy(update={"orders": 2})
+    others = {"seeds": range(1, 4), "arms": (*asked.arms, "source"), "heldout": 41, "spec": twice}
+    assert not any(evidence._is_done(out, replace(asked, **{k: v})) for k, v in others.items())
+
+
+def of_stage(bits: float, p: float, **better_than: float) -> dict[str, Any]:
+    gains = {n: {"mean": g, "low": g - 0.1, "high": g + 0.1, "p": p} for n, g in better_than.items()}
+    return {"bits_per_byte": bits, "better_than": gains}
+
+
+def test_the_evidences_table_sets_the_rule_against_the_better_rival_and_corrects_for_all_cells():
+    """Nearest is better after the warm-up, dsir after fine-tuning; p of 0.01 and 0.04 are 0.02 and 0.04 by Holm."""
+    ours = {
+        "warmed": of_stage(1.0, 0.01, nearest=0.5, dsir=1.0, uniform=3.0),
+        "tuned": of_stage(1.0, 0.04, nearest=2.0, dsir=-0.25),
+    }
+    arms = {
+        "nudge": {
+            **ours,
+            "kept": of_stage(5.0, 1),
+            "facts": [{"rows": 2, "coverage": 0.25}, {"rows": 4, "coverage": 0.5}],
+        },
+        "nearest": {"warmed": of_stage(1.5, 1), "tuned": of_stage(3.0, 1), "kept": of_stage(5.0, 1), "facts": []},
+        "dsir": {"warmed": of_stage(2.0, 1), "tuned": of_stage(0.75, 1), "kept": of_stage(5.0, 1), "facts": []},
+    }
+    said = evidence_table.render([{"target": "sums", "budget": 9, "tokens": 8, "arms": arms}]).splitlines()
+    assert said[2] == (
+        "| *sums*, 8 | `nearest` | +0.500 [+0.400, +0.600], 0.02 | `dsir` | -0.250 [-0.350, -0.150], 0.04 "
+        "| +3.000 [+2.900, +3.100] |"
+    )
+    assert "| nudge | 1.0000 | +3.0000 [+2.9000, +3.1000] | 1.0000 | 5.0000 | 3 | 0.38 |  |" in said
+    alone = {"target": "sums", "budget": 9, "tokens": 8, "arms": {"nearest": arms["nearest"]}}
+    assert "better of the two" not in evidence_table.render([alone]), "nothing to compare"
