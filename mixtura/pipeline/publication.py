@@ -33,7 +33,7 @@ def publish(draft: Path, final: Path, facts: Mapping[str, Any]) -> bool:
     """
     _check_folder(final)
     final.parent.mkdir(parents=True, exist_ok=True)
-    with _alone(final.parent):
+    with alone(final.parent):
         check_output(final)
         return _publish(draft, final, facts)
 
@@ -108,8 +108,12 @@ def _same(final: Path, files: Mapping[str, Any], manifest: str) -> bool:
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """One publication at a time: of two runs of a recipe, the later one replaces what the earlier one has finished."""
+def alone(folder: Path) -> Iterator[None]:
+    """One run at a time puts things into a folder: the later one replaces what the earlier one has finished.
+
+    Args:
+        folder: that exists. Waits for as long as another run is there.
+    """
     handle = os.open(folder, os.O_RDONLY)
     try:
         with suppress(OSError):  # some network disks know no locks

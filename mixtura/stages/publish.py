@@ -16,7 +16,7 @@ from mixtura.pipeline.card import render_card
 from mixtura.pipeline.croissant import render_croissant
 from mixtura.pipeline.ledger import write_ledger
 from mixtura.pipeline.mixture import form_of, write_splits
-from mixtura.pipeline.publication import publish
+from mixtura.pipeline.publication import alone, publish
 from mixtura.pipeline.report import assets_digest, render_report
 from mixtura.pipeline.summary import Form, Summary
 from mixtura.pipeline.task_sets import write_task_sets
@@ -159,9 +159,10 @@ def _card_copy(plan: Plan, made: Artefact) -> Path:
     folder = plan.where.base / CARDS
     folder.mkdir(exist_ok=True)
     card = folder / f"{plan.recipe.name}.md"
-    for leftover in folder.glob(f".{card.name}.*"):  # of a run that was killed while it wrote
-        leftover.unlink(missing_ok=True)
     text = made.file("README.md").read_text(encoding="utf-8")
-    if not card.exists() or card.read_text(encoding="utf-8") != text:
-        write_synced(card, text)
+    with alone(folder):
+        for leftover in folder.glob(f".{card.name}.*"):  # of a run that was killed while it wrote
+            leftover.unlink(missing_ok=True)
+        if not card.exists() or card.read_text(encoding="utf-8") != text:
+            write_synced(card, text)
     return card
