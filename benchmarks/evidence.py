@@ -72,6 +72,12 @@ class Protocol:
     heldout: int
     spec: Probe
 
+    @property
+    def facts(self) -> dict[str, Any]:
+        """As JSON."""
+        spec = self.spec.model_dump(mode="json")
+        return {"seeds": [*self.seeds], "arms": [*self.arms], "heldout": self.heldout, "spec": spec}
+
 
 def recipe_of(target: str, budget: int, folder: Path, protocol: Protocol) -> Recipe:
     """One cell's recipe: tokens are counted by the small model's own tokenizer."""
@@ -91,6 +97,22 @@ def recipe_of(target: str, budget: int, folder: Path, protocol: Protocol) -> Rec
         "select": select,
     }
     return probed(recipe_file.build(tree))
+
+
+def claim(folder: Path, spec: Probe) -> None:
+    """Begin a folder, or go on in one of the same corpora and base model.
+
+    Raises:
+        SystemExit: it is of others.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    base = spec.model_dump(mode="json", include={"model", "pretrain_tokens"})
+    ours, made = {"corpora": evidence_corpus.EDITION, **base}, folder / "made.json"
+    if not made.exists() and not (folder / "reference.jsonl").exists():
+        made.write_text(json.dumps(ours))
+    if not made.exists() or (theirs := json.loads(made.read_text())) != ours:
+        theirs = theirs if made.exists() else "nothing that says what it is of"
+        raise SystemExit(f"{folder} must be of {ours}; got {theirs}. Name another folder.")
 
 
 def base_model(folder: Path, spec: Probe) -> Path:
@@ -117,17 +139,14 @@ def cell(target: str, budget: int, folder: Path, model: Path, protocol: Protocol
     return {
         "target": target,
         "budget": budget,
+        "protocol": protocol.facts,
         "seconds": {"draw": drawn - begun, "train": time.perf_counter() - drawn},
     } | told
 
 
 def _is_done(out: Path, protocol: Protocol) -> bool:
     """Whether a cell lies there that was run by this protocol."""
-    if not out.exists():
-        return False
-    found = json.loads(out.read_text())
-    asked = ([*protocol.seeds], protocol.spec.orders, protocol.heldout, {*protocol.arms, BASE})
-    return (found["seeds"], found["orders"], found["heldout_rows"], set(found["arms"])) == asked
+    return out.exists() and json.loads(out.read_text()).get("protocol") == protocol.facts
 
 
 def main() -> None:
@@ -154,6 +173,7 @@ def main() -> None:
     spec = Probe.model_validate((LARGE if given.large else SMALL).model_dump() | {"orders": given.orders})
     arms = tuple(name for name in ARMS if name in {"uniform", *given.arms})
     protocol = Protocol(range(given.first, given.first + given.seeds), arms, given.heldout, spec)
+    claim(given.folder, spec)
     if not (given.folder / "reference.jsonl").exists():
         evidence_corpus.build(given.data, given.folder)
     model = base_model(given.folder, spec)

@@ -23,6 +23,7 @@ from pathlib import Path
 from mixtura.pipeline.readers import qa_xml, wiki_extractor
 from mixtura.pipeline.reading import Reader, Record, memory_stream
 
+EDITION = 2  # of what the corpora hold: one more whenever that changes
 TARGETS = ("chemistry", "computing", "halves", "sums")
 SHORTEST, LONGEST = 100, 4_000  # characters; longer texts are cut at a word, so that rows cost alike
 POOL_ROWS = {

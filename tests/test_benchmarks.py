@@ -94,12 +94,24 @@ def test_a_cell_of_another_protocol_is_run_again(tmp_path):
     out = tmp_path / "cell.json"
     asked = evidence.Protocol(range(3), ("uniform", "nudge"), 40, evidence.SMALL)
     assert not evidence._is_done(out, asked)
-    arms = {name: {} for name in (*asked.arms, evidence.BASE)}
-    out.write_text(json.dumps({"seeds": [0, 1, 2], "orders": 1, "heldout_rows": 40, "arms": arms}))
+    out.write_text(json.dumps({"arms": {}, "protocol": asked.facts}))
     assert evidence._is_done(out, asked)
     twice = evidence.SMALL.model_copy(update={"orders": 2})
     others = {"seeds": range(1, 4), "arms": (*asked.arms, "source"), "heldout": 41, "spec": twice}
     assert not any(evidence._is_done(out, replace(asked, **{k: v})) for k, v in others.items())
+    out.write_text(json.dumps({"arms": {}}))
+    assert not evidence._is_done(out, asked), "of a time when cells did not say"
+
+
+def test_a_folder_of_other_corpora_or_another_model_is_not_gone_on_with(tmp_path):
+    evidence.claim(tmp_path / "a", evidence.SMALL)
+    evidence.claim(tmp_path / "a", evidence.SMALL.model_copy(update={"orders": 3}))
+    with pytest.raises(SystemExit, match="Name another folder"):
+        evidence.claim(tmp_path / "a", evidence.LARGE)
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b/reference.jsonl").write_text("")
+    with pytest.raises(SystemExit, match="nothing that says"):
+        evidence.claim(tmp_path / "b", evidence.SMALL)
 
 
 def of_stage(bits: float, p: float, **better_than: float) -> dict[str, Any]:
@@ -107,26 +119,33 @@ def of_stage(bits: float, p: float, **better_than: float) -> dict[str, Any]:
     return {"bits_per_byte": bits, "better_than": gains}
 
 
-def test_the_evidences_table_sets_the_rule_against_the_better_rival_and_corrects_for_all_cells():
-    """Nearest is better after the warm-up, dsir after fine-tuning; p of 0.01 and 0.04 are 0.02 and 0.04 by Holm."""
-    ours = {
-        "warmed": of_stage(1.0, 0.01, nearest=0.5, dsir=1.0, uniform=3.0),
-        "tuned": of_stage(1.0, 0.04, nearest=2.0, dsir=-0.25),
-    }
+def cell_of(target: str, dsir: float, p: tuple[float, float]) -> dict[str, Any]:
+    """Nearest is the better rival after the warm-up; dsir, unless its bits are many, after fine-tuning."""
+    gains = {"warmed": {"nearest": 0.5, "dsir": 1.0, "uniform": 3.0}, "tuned": {"nearest": 2.0, "dsir": -0.25}}
+    ours = {stage: of_stage(1.0, p[i], **gains[stage]) for i, stage in enumerate(gains)}
+    kept = of_stage(5.0, 1)
+    facts = [{"rows": 2, "coverage": 0.25}, {"rows": 4, "coverage": 0.5}]
     arms = {
-        "nudge": {
-            **ours,
-            "kept": of_stage(5.0, 1),
-            "facts": [{"rows": 2, "coverage": 0.25}, {"rows": 4, "coverage": 0.5}],
-        },
-        "nearest": {"warmed": of_stage(1.5, 1), "tuned": of_stage(3.0, 1), "kept": of_stage(5.0, 1), "facts": []},
-        "dsir": {"warmed": of_stage(2.0, 1), "tuned": of_stage(0.75, 1), "kept": of_stage(5.0, 1), "facts": []},
+        "nudge": {**ours, "kept": kept, "facts": facts},
+        "nearest": {"warmed": of_stage(1.5, 1), "tuned": of_stage(3.0, 1), "kept": kept, "facts": []},
+        "dsir": {"warmed": of_stage(2.0, 1), "tuned": of_stage(dsir, 1), "kept": kept, "facts": []},
     }
-    said = evidence_table.render([{"target": "sums", "budget": 9, "tokens": 8, "arms": arms}]).splitlines()
-    assert said[2] == (
-        "| *sums*, 8 | `nearest` | +0.500 [+0.400, +0.600], 0.02 | `dsir` | -0.250 [-0.350, -0.150], 0.04 "
-        "| +3.000 [+2.900, +3.100] |"
-    )
-    assert "| nudge | 1.0000 | +3.0000 [+2.9000, +3.1000] | 1.0000 | 5.0000 | 3 | 0.38 |  |" in said
-    alone = {"target": "sums", "budget": 9, "tokens": 8, "arms": {"nearest": arms["nearest"]}}
-    assert "better of the two" not in evidence_table.render([alone]), "nothing to compare"
+    run = {"seeds": [1, 2], "orders": 1, "heldout_rows": 7}
+    return {"target": target, "budget": 9, "tokens": 8, "arms": arms, **run}
+
+
+def test_the_evidences_table_sets_the_rule_against_the_better_rival_and_corrects_for_all_cells():
+    """By Holm 0.01, 0.02, 0.03 and 0.04 are 0.04 and thrice 0.06: of one cell alone they would be less."""
+    cells = [cell_of("sums", 0.75, (0.01, 0.04)), cell_of("computing", 9.0, (0.02, 0.03))]
+    said = evidence_table.render(cells).splitlines()
+    assert said[2:4] == [
+        "| *computing*, 8 | `nearest` | +0.500 [+0.400, +0.600]; 0.06 | `nearest` | +2.000 [+1.900, +2.100]; 0.06 "
+        "| +3.000 [+2.900, +3.100] |",
+        "| *sums*, 8 | `nearest` | +0.500 [+0.400, +0.600]; 0.04 | `dsir` | -0.250 [-0.350, -0.150]; 0.06 "
+        "| +3.000 [+2.900, +3.100] |",
+    ]
+    assert said.count("| nudge | 1.0000 | +3.0000 [+2.9000, +3.1000] | 1.0000 | 5.0000 | 3 | 0.38 |  |") == 2
+    alone = cells[0] | {"arms": {name: cells[0]["arms"][name] for name in ("nearest", "nudge")}}
+    assert "better of the two" not in evidence_table.render([alone]), "one rival is no two"
+    with pytest.raises(ValueError, match="same seeds"):
+        evidence_table.render([cells[0], cells[1] | {"seeds": [3, 4]}])

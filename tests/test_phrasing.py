@@ -6,6 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from mixtura.pipeline.ngrams import log_weights
 from mixtura.pipeline.phrasing import Phrasing
 from mixtura.pipeline.transport import SoftDistances, soft_distances
 
@@ -44,6 +45,19 @@ def test_rows_worded_like_the_target_cost_least_and_the_spread_is_that_of_the_di
     assert set(np.argsort(cost)[: ROWS // 20] % 10) == {0}
     assert cost.mean() == pytest.approx(0, abs=1e-12)
     assert cost.std() == pytest.approx(served.soft.std())
+
+
+def test_a_text_counts_whole_at_any_length(known):
+    """Of one word over and over: the mean of its weight and its pair's, by hand, less that of the part it serves."""
+    fitted, _, served = known
+    lengths = (4, 40, 400)
+    texts = [" ".join(["ours1"] * n) for n in lengths] + [" ".join(["other1"] * n) for n in lengths]
+    found = fitted.beyond(pl.Series(texts * (ROWS // 6) + texts[: ROWS % 6]), served)[:6]
+    ratio = {w: log_weights(pl.Series([w]), fitted.ratio)[0][0] for w in ("ours1", "other1")}
+    pairs = {w: log_weights(pl.Series([f"{w} {w}"]), fitted.ratio)[0][0] - 2 * r for w, r in ratio.items()}
+    for i, (word, n) in enumerate((w, n) for w in ratio for n in lengths):
+        mean = (n * ratio[word] + (n - 1) * pairs[word]) / (2 * n - 1)
+        assert found[i] == pytest.approx(mean - fitted.target[0], abs=1e-6)
 
 
 def test_a_text_without_a_word_costs_nothing(known):

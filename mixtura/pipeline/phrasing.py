@@ -33,8 +33,8 @@ class Phrasing:
     Attributes:
         ratio: i64[buckets], see `ngrams.log_ratio`, of the target and the pool.
         target: f64[M], nats per n-gram of the part that each target row is of.
-        mean: nats per n-gram, of all texts of a sample of the pool, each beside the part it serves.
-        scale: units of cost per nat: its standard deviation there beside the soft distance's.
+        mean: nats per n-gram, of the texts with a word in a sample of the pool, each beside the part it serves.
+        scale: units of cost per nat: the standard deviation of the sample's soft distances over that of the same.
     """
 
     ratio: np.ndarray

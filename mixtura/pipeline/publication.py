@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from mixtura.errors import InputError
 from mixtura.store import seal, sync_folder, write_synced
 
+# what a disk without locks answers; EBADF is NFS, which locks only what is open for writing
+LOCKLESS = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF}
 OTHER = "Name another folder under output, or empty this one"
 
 
@@ -109,15 +112,20 @@ def _same(final: Path, files: Mapping[str, Any], manifest: str) -> bool:
 
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """One run at a time puts things into a folder: the later one replaces what the earlier one has finished.
+    """One run of this machine at a time puts things into a folder, and waits while another does.
+
+    The folder itself is locked, so that no file of a lock stays behind. Where a disk knows no locks nothing waits.
 
     Args:
-        folder: that exists. Waits for as long as another run is there.
+        folder: must exist.
     """
     handle = os.open(folder, os.O_RDONLY)
     try:
-        with suppress(OSError):  # some network disks know no locks
+        try:
             fcntl.flock(handle, fcntl.LOCK_EX)
+        except OSError as e:
+            if e.errno not in LOCKLESS:
+                raise
         yield
     finally:
         os.close(handle)

@@ -1,8 +1,9 @@
 """The recipe as a file: YAML in, clear sentences out, JSON Schema for editors."""
 
+from mixtura.recipe_file.document import base_of, build, environment, load, parse, resolved_yaml
+from mixtura.recipe_file.json_schema import schema
 from mixtura.recipe_file.mistakes import explain
 from mixtura.recipe_file.tree import MAX_BYTES, parse_tree, read_tree
-from mixtura.recipe_file.whole import base_of, build, environment, load, parse, resolved_yaml, schema
 from mixtura.recipe_file.words import (
     builder_of,
     builder_spec_of,

@@ -83,7 +83,7 @@ def write(
             "inputs": _inputs(pool, plan),
         }
         changed = publish(Path(made.path), plan.output, facts)
-        card = _card_copy(plan, made)
+        card = _card_copy(plan)
         stage.line = f"{summary.total.rows:,} rows, {summary.total.tokens:,} tokens" + (
             "" if changed else ", unchanged"
         )
@@ -154,13 +154,13 @@ def _inputs(pool: Pool, plan: Plan) -> dict[str, str]:
     return {n: digest(sorted(d for u in us for d in u.ingest.inputs)) for n, us in read.items()}
 
 
-def _card_copy(plan: Plan, made: Artefact) -> Path:
+def _card_copy(plan: Plan) -> Path:
     """A copy of the card in `data_cards/`, where cards of all mixtures stand side by side and are diffed."""
     folder = plan.where.base / CARDS
     folder.mkdir(exist_ok=True)
     card = folder / f"{plan.recipe.name}.md"
-    text = made.file("README.md").read_text(encoding="utf-8")
     with alone(folder):
+        text = (plan.output / "README.md").read_text(encoding="utf-8")  # of the mixture that is there now
         for leftover in folder.glob(f".{card.name}.*"):  # of a run that was killed while it wrote
             leftover.unlink(missing_ok=True)
         if not card.exists() or card.read_text(encoding="utf-8") != text:

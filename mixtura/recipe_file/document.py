@@ -1,4 +1,4 @@
-"""From a file to a checked recipe, and from a recipe to YAML and JSON Schema."""
+"""From a file to a checked recipe, and back to YAML."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from mixtura import registry
 from mixtura.errors import RecipeError
 from mixtura.recipe import Recipe
 from mixtura.recipe_file.mistakes import explain
@@ -67,26 +66,3 @@ def environment(recipe: Recipe) -> dict[str, str]:
         step = f"Set it: {missing[0]}=… mixtura run …"
         raise RecipeError("env", "must name variables that are set", got=missing, next_step=step)
     return {n: os.environ[n] for n in recipe.env}
-
-
-def schema() -> dict[str, Any]:
-    """JSON Schema (2020-12) of a recipe, with each installed selector's and builder's options under its word."""
-    tree = Recipe.model_json_schema()
-    tree["$schema"] = "https://json-schema.org/draft/2020-12/schema"
-    places: tuple[tuple[registry.Kind, str, str], ...] = (
-        ("selectors", "Selection", "selector"), ("builders", "Build", "builder"),
-    )  # fmt: skip
-    for kind, model, key in places:
-        entry = tree["$defs"][model]
-        entry["properties"][key]["enum"] = list(registry.words(kind))
-        entry["allOf"] = [_options_rule(kind, key, word, tree["$defs"]) for word in registry.words(kind)]
-    return tree
-
-
-def _options_rule(kind: registry.Kind, key: str, word: str, definitions: dict[str, Any]) -> dict[str, Any]:
-    options = registry.find(kind, word).Spec.model_json_schema(ref_template="#/$defs/{model}")
-    definitions |= options.pop("$defs", {})
-    return {
-        "if": {"properties": {key: {"const": word}}},
-        "then": {"properties": {"options": options}},
-    }
